@@ -1,0 +1,1 @@
+"""Token pruning, merging and caching for video language models on stock transformers."""
