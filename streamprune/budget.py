@@ -1,0 +1,88 @@
+"""The only place where a kept share becomes a number of tokens."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Literal
+
+from streamprune.errors import InvalidTypeError, InvalidValueError
+
+Rounding = Literal["floor", "half_even", "ceil"]
+
+# int(0.29 * 100) is 28: a product this close below an integer is meant to be that integer
+_SLACK = 1e-9
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much may stay: a kept share or a number of tokens, never both.
+
+    Args:
+        keep_ratio: share of the tokens that is KEPT, in (0, 1].
+        keep_tokens: number of tokens kept, at least 1; more than exist means all of them.
+
+    Neither given means everything is kept. Raises InvalidValueError (a ValueError) or InvalidTypeError
+    (a TypeError) for anything else.
+    """
+
+    keep_ratio: float | None = None
+    keep_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.keep_ratio is not None and self.keep_tokens is not None:
+            raise InvalidValueError(
+                f"give keep_ratio or keep_tokens, not both (got keep_ratio={self.keep_ratio!r} and "
+                f"keep_tokens={self.keep_tokens!r})"
+            )
+        if self.keep_ratio is not None:
+            _check_ratio(self.keep_ratio)
+        if self.keep_tokens is not None:
+            _check_count(self.keep_tokens)
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether every token stays whatever their number."""
+        return self.keep_tokens is None and (self.keep_ratio is None or self.keep_ratio == 1)
+
+    def tokens(self, total_tokens: int, *, rounding: Rounding = "floor", minimum: int = 1) -> int:
+        """Tokens kept out of ``total_tokens``: never more than exist, never less than ``minimum``."""
+        if self.keep_tokens is not None:
+            wanted = self.keep_tokens
+        else:
+            wanted = _round(total_tokens * (1.0 if self.keep_ratio is None else self.keep_ratio), rounding)
+        return min(total_tokens, max(minimum, wanted))
+
+    def per_frame(self, frames: int, tokens_per_frame: int, *, rounding: Rounding = "floor") -> int:
+        """Tokens kept of every frame when each frame gets the same: at least 1.
+
+        A ratio is applied to one frame, a count is divided by ``frames`` and rounded down, so that the
+        whole never exceeds it (except that each frame keeps one token).
+        """
+        if self.keep_tokens is not None:
+            return min(tokens_per_frame, max(1, self.keep_tokens // frames))
+        return self.tokens(tokens_per_frame, rounding=rounding)
+
+
+def _round(value: float, rounding: Rounding) -> int:
+    if rounding == "half_even":
+        return round(value)
+    nearest = round(value)
+    if abs(value - nearest) <= _SLACK * max(1.0, abs(value)):
+        return nearest
+    return math.ceil(value) if rounding == "ceil" else math.floor(value)
+
+
+def _check_ratio(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InvalidTypeError(f"keep_ratio must be a number in (0, 1], the share KEPT; got {value!r}")
+    if not 0 < value <= 1:  # also refuses NaN
+        raise InvalidValueError(f"keep_ratio must be in (0, 1], the share KEPT; got {value!r}")
+
+
+def _check_count(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InvalidTypeError(f"keep_tokens must be an integer of at least 1; got {value!r}")
+    if value < 1:
+        raise InvalidValueError(f"keep_tokens must be an integer of at least 1; got {value!r}")

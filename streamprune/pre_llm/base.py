@@ -1,0 +1,43 @@
+"""What a pre-LLM method is: options, a count that needs no content, and one decision.
+
+To add one: a file in this folder with a frozen keyword-only dataclass, a line in ``streamprune/registry.py``,
+a row in ``tests/contract/table.py`` (and one in ``tests/goldens`` when released code was recorded).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from streamprune.budget import Budget
+from streamprune.tokens import Reduction, VideoGrid, VisualTokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreLLMMethod(ABC):
+    """A reducer between vision tower and language model.
+
+    Subclasses add their options as fields (validated in ``__post_init__`` with InvalidValueError) and
+    implement :meth:`reduce`.
+
+    Args:
+        budget: how much stays.
+
+    Class attributes:
+        needs: names of the signals :meth:`reduce` reads from ``VisualTokens.signals``.
+        causal: usable on a live stream, without looking at later frames.
+    """
+
+    budget: Budget = Budget()
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    causal: ClassVar[bool] = False
+
+    def count(self, grid: VideoGrid) -> int | None:
+        """Tokens that survive on ``grid``, or None when that depends on the content."""
+        return self.budget.tokens(grid.tokens)
+
+    @abstractmethod
+    def reduce(self, tokens: VisualTokens) -> Reduction:
+        """Decide what stays of ``tokens``. Called only when the budget does not keep everything."""
