@@ -1,1 +1,72 @@
-"""Token pruning, merging and caching for video language models on stock transformers."""
+"""Token pruning, merging and caching for video language models on stock Hugging Face transformers.
+
+The public names below are imported when first used, so that ``import streamprune`` stays instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from streamprune import readers
+    from streamprune.budget import Budget
+    from streamprune.errors import StreampruneError
+    from streamprune.pipelines.offline import Answer, Stats, VideoLLM, load
+    from streamprune.recipe import Recipe
+    from streamprune.reduce import reduce_tokens
+    from streamprune.registry import MethodInfo, list_methods, register_method, unregister_method
+    from streamprune.tokens import Reduction, VideoGrid, VisualTokens
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Answer": "streamprune.pipelines.offline",
+    "Budget": "streamprune.budget",
+    "MethodInfo": "streamprune.registry",
+    "Recipe": "streamprune.recipe",
+    "Reduction": "streamprune.tokens",
+    "Stats": "streamprune.pipelines.offline",
+    "StreampruneError": "streamprune.errors",
+    "VideoGrid": "streamprune.tokens",
+    "VideoLLM": "streamprune.pipelines.offline",
+    "VisualTokens": "streamprune.tokens",
+    "list_methods": "streamprune.registry",
+    "load": "streamprune.pipelines.offline",
+    "readers": "",
+    "reduce_tokens": "streamprune.reduce",
+    "register_method": "streamprune.registry",
+    "unregister_method": "streamprune.registry",
+}
+
+__all__ = [
+    "Answer",
+    "Budget",
+    "MethodInfo",
+    "Recipe",
+    "Reduction",
+    "Stats",
+    "StreampruneError",
+    "VideoGrid",
+    "VideoLLM",
+    "VisualTokens",
+    "list_methods",
+    "load",
+    "readers",
+    "reduce_tokens",
+    "register_method",
+    "unregister_method",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'streamprune' has no attribute {name!r}")
+    home = _HOME[name]
+    value = getattr(importlib.import_module(home), name) if home else importlib.import_module(f"streamprune.{name}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

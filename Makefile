@@ -1,0 +1,39 @@
+# Every target works from a bare checkout: the first run makes .venv and installs the project into it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test lint format types clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/python demos/demo.py
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# mypy does not follow setuptools' package-dir mapping, so it checks a tree of links
+types:
+	rm -rf build/types
+	mkdir -p build/types/streamprune
+	ln -s "$(CURDIR)"/streamprune/* "$(CURDIR)"/readers "$(CURDIR)"/pipelines build/types/streamprune/
+
+clean:
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,150 @@
+"""A recipe: one choice per stage, with its options, in Python, by name, or as TOML.
+
+    name = "mine"
+    keep_ratio = 0.1
+
+    [frames]
+    method = "uniform"
+    num_frames = 32
+
+    [pre_llm]
+    method = "fastvid"
+    num_segments = 8
+
+Every pre-LLM method is also a recipe of its own name.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from streamprune.budget import Budget
+from streamprune.errors import InvalidTypeError, RecipeError, StreampruneError, UnknownNameError
+from streamprune.registry import STAGES, Stage, build_method, get_method, list_methods
+
+_TOP_LEVEL = ("name", "keep_ratio", "keep_tokens", *STAGES)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One stage's method and its options."""
+
+    method: str
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to do at every stage; a stage that is not named does nothing.
+
+    Args:
+        name: shown in tables and reports.
+        stages: stage name -> Choice.
+        budget: how many visual tokens reach the language model.
+    """
+
+    name: str
+    stages: Mapping[Stage, Choice] = field(default_factory=lambda: MappingProxyType({}))
+    budget: Budget = Budget()
+
+    @classmethod
+    def resolve(cls, recipe: str | Path | Recipe | None) -> Recipe:
+        """Turn a name, a path to a TOML file, a Recipe, or None (keep everything) into a Recipe.
+
+        A string is a path when it ends in ``.toml``. Raises UnknownNameError or RecipeError.
+        """
+        if recipe is None:
+            return cls.named("none")
+        if isinstance(recipe, Recipe):
+            return recipe
+        if isinstance(recipe, Path) or (isinstance(recipe, str) and recipe.endswith(".toml")):
+            return cls.from_file(recipe)
+        if isinstance(recipe, str):
+            return cls.named(recipe)
+        raise InvalidTypeError(f"recipe must be a name, a path to a .toml file or a Recipe, got {recipe!r}")
+
+    @classmethod
+    def named(cls, name: str) -> Recipe:
+        """The recipe called ``name``: for now, every pre-LLM method under its own name."""
+        names = [info.name for info in list_methods("pre_llm")]
+        if name not in names:
+            raise UnknownNameError.among("recipe", name, names)
+        return cls(name, MappingProxyType({"pre_llm": Choice(name)}))
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Recipe:
+        """Read a recipe from a TOML file; RecipeError names the file and what is wrong in it."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"cannot read the recipe {str(path)!r}: {error}") from error
+        try:
+            return cls.from_toml(text, name=Path(path).stem)
+        except StreampruneError as error:
+            raise RecipeError(f"recipe {str(path)!r}: {error}") from error
+
+    @classmethod
+    def from_toml(cls, text: str, *, name: str = "recipe") -> Recipe:
+        """Parse TOML ``text``; ``name`` is used where the text gives none."""
+        try:
+            table = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise RecipeError(f"not valid TOML: {error}") from error
+        for key in table:
+            if key not in _TOP_LEVEL:
+                raise UnknownNameError.among("recipe key", key, _TOP_LEVEL)
+        given_name = table.get("name", name)
+        if not isinstance(given_name, str):
+            raise RecipeError(f"name must be text, got {given_name!r}")
+        stages: dict[Stage, Choice] = {
+            stage: _read_choice(stage, table[stage]) for stage in STAGES if stage in table
+        }
+        budget = Budget(table.get("keep_ratio"), table.get("keep_tokens"))
+        return cls(given_name, MappingProxyType(stages), budget)
+
+    def to_toml(self) -> str:
+        """TOML text that :meth:`from_toml` reads back into an equal recipe."""
+        import tomli_w
+
+        table: dict[str, Any] = {"name": self.name}
+        if self.budget.keep_ratio is not None:
+            table["keep_ratio"] = self.budget.keep_ratio
+        if self.budget.keep_tokens is not None:
+            table["keep_tokens"] = self.budget.keep_tokens
+        for stage in STAGES:
+            if stage in self.stages:
+                choice = self.stages[stage]
+                table[stage] = {"method": choice.method, **choice.options}
+        return tomli_w.dumps(table)
+
+    def with_budget(self, keep_ratio: float | None = None, keep_tokens: int | None = None) -> Recipe:
+        """The same recipe with another budget; neither given leaves it as it is."""
+        if keep_ratio is None and keep_tokens is None:
+            return self
+        return replace(self, budget=Budget(keep_ratio, keep_tokens))
+
+    def build(self, stage: Stage, **extra: Any) -> Any:
+        """Make the method of ``stage`` from its options (and ``extra``); None when the stage is not named.
+
+        The pre-LLM method also gets the recipe's budget.
+        """
+        choice = self.stages.get(stage)
+        if choice is None:
+            return None
+        options = {**choice.options, **extra}
+        if stage == "pre_llm":
+            options["budget"] = self.budget
+        return build_method(stage, choice.method, options)
+
+
+def _read_choice(stage: Stage, table: object) -> Choice:
+    if not isinstance(table, dict) or not isinstance(table.get("method"), str):
+        raise RecipeError(f'[{stage}] must be a table with method = "NAME", got {table!r}')
+    get_method(stage, table["method"])
+    options = {key: value for key, value in table.items() if key != "method"}
+    return Choice(table["method"], MappingProxyType(options))
