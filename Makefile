@@ -33,7 +33,7 @@ format: $(STAMP)
 types:
 	rm -rf build/types
 	mkdir -p build/types/streamprune
-	ln -s "$(CURDIR)"/streamprune/* "$(CURDIR)"/readers "$(CURDIR)"/pipelines build/types/streamprune/
+	ln -s "$(CURDIR)"/streamprune/* "$(CURDIR)"/readers "$(CURDIR)"/cache "$(CURDIR)"/pipelines build/types/streamprune/
 
 clean:
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache

@@ -1,1 +1,1 @@
-""""""
+"""What a run cost: FLOPs, bytes, time."""

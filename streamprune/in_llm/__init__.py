@@ -1,0 +1,1 @@
+"""Stage 4, at decoder layer K: which visual tokens go on. Nothing lives here yet."""

@@ -1,0 +1,1 @@
+"""What a person sees: tables now, pictures and pages later."""
