@@ -1,0 +1,76 @@
+"""Crowded single frames with a label for every token: what the vision tower learns shapes and colours from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamprune.embedded.clips import render_script
+from streamprune.embedded.draw import CELLS, COLOR_NAMES, COLORS, KINDS, SHAPES, cell_coverage
+from streamprune.embedded.scenes import Role, Scene, Script, Thing
+from streamprune.embedded.seeds import Split, generator
+from streamprune.embedded.textures import TEXTURES_PER_SPLIT
+
+BACKGROUND = len(KINDS)  # kind label of a token without an object; its colour label is len(COLOR_NAMES)
+_LEAST_COVERAGE = 0.12
+
+
+@dataclass(frozen=True)
+class LabelledFrame:
+    """A frame (96, 96, 3) with kind and colour labels per token (36,) and the objects in it."""
+
+    image: NDArray[np.uint8]
+    kinds: NDArray[np.int64]
+    colors: NDArray[np.int64]
+    things: tuple[Thing, ...]
+
+
+def _place(rng: np.random.Generator, things: list[Thing], half_pixels: int) -> tuple[int, int] | None:
+    margin = half_pixels // 2 + 2
+    for _ in range(12):
+        row, col = (int(x) for x in rng.integers(margin, 96 - margin, 2))
+        near = (
+            (row - t.center(0)[0]) ** 2 + (col - t.center(0)[1]) ** 2 < ((half_pixels + t.half_pixels) / 2 + 2) ** 2
+            for t in things
+        )
+        if not any(near):
+            return row, col
+    return None
+
+
+def token_labels(things: tuple[Thing, ...], frame: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return kind and colour of the object that covers most of each token, both (36,)."""
+    best = np.full(CELLS * CELLS, _LEAST_COVERAGE, np.float32)
+    kinds = np.full(CELLS * CELLS, BACKGROUND, np.int64)
+    colors = np.full(CELLS * CELLS, len(COLOR_NAMES), np.int64)
+    for thing in things:
+        if thing.start <= frame < thing.stop:
+            share = cell_coverage(thing.kind, thing.half_pixels, thing.center(frame)).reshape(-1)
+            wins = share > best
+            best[wins] = share[wins]
+            kinds[wins] = KINDS.index(thing.kind)
+            colors[wins] = COLOR_NAMES.index(thing.color)
+    return kinds, colors
+
+
+def crowd(seed: int, split: Split = "train", objects: int = 9) -> LabelledFrame:
+    """Return a frame with up to ``objects`` objects of any kind, size and colour, none touching another."""
+    rng = generator(split, "crowd", seed)
+    things: list[Thing] = []
+    for _ in range(objects):
+        role: Role = "digit" if rng.random() < 0.4 else "needle"
+        half_pixels = 19 if role == "digit" else int(rng.integers(13, 29))
+        center = _place(rng, things, half_pixels)
+        if center is None:
+            continue
+        kind = str(int(rng.integers(10))) if role == "digit" else SHAPES[int(rng.integers(len(SHAPES)))]
+        color = COLOR_NAMES[int(rng.integers(len(COLOR_NAMES)))]
+        red, green, blue = (int(x) for x in np.clip(np.array(COLORS[color]) + rng.integers(-12, 13, 3), 0, 255))
+        things.append(Thing(kind, color, role, 0, 0, 1, half_pixels, "still", (center,), (red, green, blue)))
+    background = Scene(0, 1, int(rng.integers(TEXTURES_PER_SPLIT)), (int(rng.integers(48)), int(rng.integers(48))), (0, 0))
+    gain, offset, sigma = int(rng.integers(60, 69)), int(rng.integers(100_000)), int(rng.integers(2, 9))
+    plan = Script(1, (background,), tuple(things), sigma, (gain,), (offset,))
+    kinds, colors = token_labels(plan.things, 0)
+    return LabelledFrame(render_script(plan, split, [0])[0], kinds, colors, plan.things)
