@@ -1,0 +1,76 @@
+"""The options every kind of source takes, checked once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import get_args
+
+from streamprune.errors import InvalidTypeError, InvalidValueError, SourceFormatError, UnknownNameError
+from streamprune.readers.base import CorruptPolicy
+from streamprune.readers.prefetch import DEFAULT_PREFETCH_BYTES
+
+# 8K video has 33 million pixels; anything far above is a mistake or an attack on memory.
+DEFAULT_MAX_PIXELS = 100_000_000
+MAX_DEFAULT_THREADS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """How frames are read.
+
+    Args:
+        resize: (rows, cols) to scale every frame to; None keeps the source's size.
+        corrupt: what to do with a picture the decoder flags as damaged: "keep" it with ``Frame.corrupt`` set,
+            "drop" it, or "raise" `SourceFormatError`.
+        max_pixels: refuse pictures with more pixels than this before decoding them.
+        decode_threads: threads for decoding; None takes the usable cores, at most 4.
+        prefetch_bytes: bound on the decoded frames waiting ahead of an iteration; 0 decodes in the caller's
+            thread.
+    """
+
+    resize: tuple[int, int] | None = None
+    corrupt: CorruptPolicy = "keep"
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    decode_threads: int | None = None
+    prefetch_bytes: int = DEFAULT_PREFETCH_BYTES
+
+    def __post_init__(self) -> None:
+        if self.corrupt not in get_args(CorruptPolicy):
+            raise UnknownNameError.among("corrupt policy", self.corrupt, get_args(CorruptPolicy))
+        _check_count("max_pixels", self.max_pixels, least=1)
+        _check_count("prefetch_bytes", self.prefetch_bytes, least=0)
+        if self.decode_threads is not None:
+            _check_count("decode_threads", self.decode_threads, least=1)
+        if self.resize is not None:
+            if not isinstance(self.resize, (tuple, list)) or len(self.resize) != 2:
+                raise InvalidTypeError(f"resize must be (rows, cols) or None, got {self.resize!r}")
+            for size in self.resize:
+                _check_count("resize (rows, cols)", size, least=1)
+            self.check_pixels("resize", *self.resize)
+
+    @property
+    def num_threads(self) -> int:
+        """Threads to decode with."""
+        if self.decode_threads is not None:
+            return self.decode_threads
+        return min(MAX_DEFAULT_THREADS, len(os.sched_getaffinity(0)))
+
+    def output_size(self, rows: int, cols: int) -> tuple[int, int]:
+        """Return (rows, cols) of the frames handed out, given the source's own."""
+        return self.resize if self.resize is not None else (rows, cols)
+
+    def check_pixels(self, name: str, rows: int, cols: int) -> None:
+        """Refuse a picture of more than `max_pixels` pixels."""
+        if rows * cols > self.max_pixels:
+            raise SourceFormatError(
+                f"{name}: {rows} x {cols} is {rows * cols:,} pixels, more than max_pixels={self.max_pixels:,}; "
+                "shrink it first, or raise max_pixels"
+            )
+
+
+def _check_count(name: str, value: object, *, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidTypeError(f"{name} must be an integer of {least} or more, got {value!r}")
+    if value < least:
+        raise InvalidValueError(f"{name} must be {least} or more, got {value}")
