@@ -19,7 +19,8 @@ from streamprune.errors import InvalidTypeError, InvalidValueError
 Image: TypeAlias = NDArray[np.uint8]
 CorruptPolicy: TypeAlias = Literal["keep", "drop", "raise"]
 
-# Two times closer than this are the same moment: it absorbs the rounding of `i / fps`, and is far below any frame's duration.
+# Two times closer than this are the same moment: it absorbs the rounding of `i / fps` and is far below the
+# duration of any frame.
 SAME_MOMENT_SECONDS = 1e-6
 
 
@@ -41,7 +42,7 @@ def as_rgb_image(image: Any, name: str = "image") -> Image:
 
 
 def as_array(value: Any, name: str) -> NDArray[Any]:
-    """View a NumPy array or a torch tensor (moved to the CPU) as a NumPy array; `InvalidTypeError` for anything else."""
+    """View a NumPy array or a torch tensor as a NumPy array; `InvalidTypeError` for anything else."""
     if isinstance(value, np.ndarray):
         return value
     if type(value).__module__.split(".")[0] == "torch" and hasattr(value, "detach"):
@@ -114,7 +115,8 @@ class Frame:
         marks = "".join(f", {name}" for name in ("key", "corrupt", "pts_estimated") if getattr(self, name))
         epoch = f", epoch={self.epoch}" if self.epoch else ""
         where = f", source={self.source!r}" if self.source else ""
-        return f"Frame({self.rows}x{self.cols}, pts_seconds={self.pts_seconds:.6g}, index={self.index}{marks}{epoch}{where})"
+        size = f"{self.rows}x{self.cols}"
+        return f"Frame({size}, pts_seconds={self.pts_seconds:.6g}, index={self.index}{marks}{epoch}{where})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +171,8 @@ def check_window(start_seconds: float, end_seconds: float | None) -> None:
     check_seconds("end_seconds", end_seconds)
     if end_seconds <= start_seconds:
         raise InvalidValueError(
-            f"end_seconds must be after start_seconds, got start_seconds={start_seconds}, end_seconds={end_seconds}"
+            "end_seconds must be after start_seconds, "
+            f"got start_seconds={start_seconds}, end_seconds={end_seconds}"
         )
 
 

@@ -80,7 +80,7 @@ class FolderSource(Source):
             self._own_size = size
         if self._options.resize is None and size != self._own_size:
             raise SourceFormatError(
-                f"{file}: {size[0]} x {size[1]}, but the first image is {self._own_size[0]} x {self._own_size[1]}; "
+                f"{file}: its size {size} is not that of the first image, {self._own_size}; "
                 "give resize=(rows, cols) to scale them to one size"
             )
         return resize(image, self._options.output_size(*size))

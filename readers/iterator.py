@@ -92,7 +92,7 @@ class IteratorSource(Source):
 
     def _already_read(self, start_seconds: float) -> SourceError:
         return SourceError(
-            f"iterator: the frames at {start_seconds:.3f} s have already been read, and an iterator is read once; "
+            f"iterator: the frames at {start_seconds:.3f} s were read already, and an iterator is read once; "
             "open a new one, or give a list"
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 from streamprune.errors import InvalidTypeError, InvalidValueError, SourceFormatError
@@ -82,7 +83,7 @@ def open_array(array: Any, fps: Fraction | None, options: ReadOptions) -> Memory
 
 
 def open_sequence(frames: Sequence[Any], fps: Fraction | None, options: ReadOptions) -> MemorySource:
-    """Open a list of pictures (arrays or tensors (rows, cols, 3)) or of `Frame` objects, which keep their times."""
+    """Open a list of pictures (rows, cols, 3), or of `Frame` objects, which keep their times."""
     if not frames:
         raise SourceFormatError("source is an empty list: give at least one frame")
     if not any(isinstance(frame, Frame) for frame in frames):
@@ -95,7 +96,7 @@ def open_sequence(frames: Sequence[Any], fps: Fraction | None, options: ReadOpti
     if fps is not None:
         raise InvalidValueError("fps cannot be given with Frame objects: they carry their own times")
     pts = [frame.pts_seconds for frame in given]
-    if any(later <= earlier for earlier, later in zip(pts, pts[1:], strict=False)):
+    if any(later <= earlier for earlier, later in pairwise(pts)):
         raise InvalidValueError("source must be in time order: pts_seconds of the frames must increase")
     _check_same_size([frame.image for frame in given], options)
     mean_step = (pts[-1] - pts[0]) / (len(pts) - 1) if len(pts) > 1 else 0.0

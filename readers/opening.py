@@ -142,7 +142,7 @@ def _check_readable(path: Path) -> None:
 
 
 def _near(path: Path) -> str:
-    """Name the file of the same stem that does exist, if there is one: a wrong suffix is the usual mistake."""
+    """Name the file of the same stem that does exist: a wrong suffix is the usual mistake."""
     if not path.parent.is_dir():
         return f" (the folder {path.parent} does not exist either)"
     alike = sorted(other.name for other in path.parent.glob("*") if other.stem == path.stem)

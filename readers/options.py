@@ -64,7 +64,7 @@ class ReadOptions:
         """Refuse a picture of more than `max_pixels` pixels."""
         if rows * cols > self.max_pixels:
             raise SourceFormatError(
-                f"{name}: {rows} x {cols} is {rows * cols:,} pixels, more than max_pixels={self.max_pixels:,}; "
+                f"{name}: {rows} x {cols} pixels are more than max_pixels={self.max_pixels:,}; "
                 "shrink it first, or raise max_pixels"
             )
 

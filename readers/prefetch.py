@@ -1,4 +1,4 @@
-"""Decoding ahead in a thread: a queue bounded in bytes, with back-pressure, that drops nothing and leaks nothing."""
+"""Decoding ahead in a thread: a queue bounded in bytes that holds the decoder back and drops nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEFAULT_PREFETCH_BYTES = 64 * 2**20
 
 
 class _Queue:
-    """The state both sides share; the thread holds this and never the `Prefetcher`, so that one can be collected."""
+    """The state both sides share; the thread holds only this, so that the `Prefetcher` can be collected."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -45,7 +45,7 @@ class _Queue:
             self.changed.notify_all()
 
     def get(self) -> Frame | None:
-        """Wait for the next frame; None at the end. Raises what the producer raised, after the frames before it."""
+        """Wait for the next frame; None at the end. A failure of the producer comes after its frames."""
         with self.changed:
             while not self.frames and not self.finished and not self.closed:
                 self.changed.wait()

@@ -55,7 +55,7 @@ class ReadReport:
         return any(counts) or self.missing_end_seconds > 0
 
     def lines(self) -> list[str]:
-        """Return one sentence for each thing a user should know, the gravest first; empty when all went well."""
+        """Return one sentence for each thing a user should know, the gravest first."""
         sentences = (
             (
                 self.missing_end_seconds,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -20,7 +20,7 @@ def to_rgb(frame: VideoFrame, size: tuple[int, int], turn_degrees: int = 0) -> I
     picture = frame.reformat(
         width=cols, height=rows, format="rgb24", interpolation="AREA" if shrinks else "BICUBIC", threads=1
     ).to_ndarray()
-    return turn(picture, turn_degrees)
+    return turn(cast(Image, picture), turn_degrees)
 
 
 def turn(image: Image, degrees: int) -> Image:
@@ -30,7 +30,7 @@ def turn(image: Image, degrees: int) -> Image:
 
 
 def resize(image: Image, size: tuple[int, int]) -> Image:
-    """Scale an RGB picture to ``size`` (rows, cols); the same object comes back when it already has that size."""
+    """Scale an RGB picture to ``size`` (rows, cols); one of that size comes back as it is."""
     if image.shape[:2] == tuple(size):
         return image
     from av import VideoFrame

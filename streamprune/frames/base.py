@@ -43,7 +43,7 @@ class FrameMethod(ABC):
             return self.start_seconds, self.end_seconds
         if self.start_seconds > 0 and self.start_seconds >= duration:
             raise InvalidValueError(
-                f"start_seconds={self.start_seconds:g} is not before the end of {info.source} ({duration:.2f} s)"
+                f"start_seconds={self.start_seconds:g} is after the end of {info.source} ({duration:.2f} s)"
             )
         return self.start_seconds, duration if self.end_seconds is None else min(self.end_seconds, duration)
 
@@ -57,7 +57,7 @@ def check_count(name: str, value: object) -> None:
 
 
 def spread(num_items: int, num_kept: int) -> list[int]:
-    """Return ``num_kept`` of ``range(num_items)``, evenly spread and symmetric; all of them if there are fewer."""
+    """Return ``num_kept`` of ``range(num_items)``, evenly spread; all of them if there are fewer."""
     if num_kept >= num_items:
         return list(range(num_items))
     return [(2 * kept + 1) * num_items // (2 * num_kept) for kept in range(num_kept)]

@@ -46,7 +46,8 @@ class Fps(FrameMethod):
         if end is None:
             if self.max_frames is None:
                 raise InvalidValueError(
-                    f"fps needs to know where to stop, and {info.source} may never end: give max_frames or end_seconds"
+                    f"fps needs to know where to stop, and {info.source} may never end: "
+                    "give max_frames or end_seconds"
                 )
             return [start + float(look / rate) for look in range(self.max_frames)]
         looks = max(1, math.ceil(Fraction(end - start) * rate - Fraction(1, 10**6)))

@@ -31,7 +31,7 @@ class Keyframes(FrameMethod):
             check_count("max_frames", self.max_frames)
 
     def times(self, info: VideoInfo, keyframes: Sequence[float] | None = None) -> list[float]:
-        """Return the seconds of the keyframes, ascending; ``keyframes`` is what `Source.keyframes` returns."""
+        """Return the seconds of the keyframes, ascending, given those of `Source.keyframes`."""
         if keyframes is None:
             raise SignalError("keyframes needs the times of the keyframes: pass keyframes=source.keyframes()")
         start, end = self.window(info)

@@ -37,7 +37,7 @@ class Uniform(FrameMethod):
             raise UnknownNameError.among("placement", self.placement, get_args(Placement))
 
     def times(self, info: VideoInfo, keyframes: Sequence[float] | None = None) -> list[float]:
-        """Return ``num_frames`` seconds, ascending. Raises `InvalidValueError` if nobody knows where the end is."""
+        """Return ``num_frames`` seconds, ascending; `InvalidValueError` if nobody knows where the end is."""
         start, end = self.window(info)
         if end is None:
             raise InvalidValueError(

@@ -1,0 +1,95 @@
+"""Video files through PyAV, the default reader."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streamprune.readers.base import SAME_MOMENT_SECONDS, Frame
+from streamprune.readers.options import ReadOptions
+from streamprune.readers.pyav_delivery import Delivery, decode_all
+from streamprune.readers.pyav_packets import PacketReader
+from streamprune.readers.pyav_parallel import fetch
+from streamprune.readers.pyav_probe import probe
+from streamprune.readers.report import ReadReport
+from streamprune.readers.source import Source
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+
+
+class PyavSource(Source):
+    """A video file. Every iteration and every sampling opens its own container, so they do not disturb each other."""
+
+    def __init__(self, path: Path, options: ReadOptions) -> None:
+        info, self._facts = probe(path, options)
+        super().__init__(info, prefetch_bytes=options.prefetch_bytes)
+        self._options = options
+        self.report.missing_end_seconds = self._facts.missing_end_seconds
+
+    def _frames(self, start_seconds: float, end_seconds: float | None) -> Generator[Frame, None, None]:
+        facts = self._facts
+        delivery = Delivery(facts, self._options, self.report)
+        with PacketReader(facts.path, facts.clock, self._options.num_threads) as reader:
+            if start_seconds > 0 and facts.timed:
+                reader.seek_before(start_seconds)
+            index = 0
+            for decoded in decode_all(reader, self.report):
+                pts = delivery.seconds(decoded)
+                if end_seconds is not None and pts >= end_seconds:
+                    return
+                if pts >= start_seconds and delivery.usable(decoded, pts):
+                    self.report.frames_read += 1
+                    yield delivery.deliver(decoded, pts, index)
+                    index += 1
+
+    def _sample(self, times_seconds: list[float]) -> dict[float, Frame]:
+        if not self._facts.timed:
+            return self._sample_by_counting(times_seconds)
+        report = ReadReport()
+        shown = fetch(self._facts, self._options, times_seconds, report)
+        self.report.merge(report)
+        numbered: dict[float, Frame] = {}
+        for time in times_seconds:
+            pts = shown[time].pts_seconds
+            if pts not in numbered:
+                numbered[pts] = replace(shown[time], index=len(numbered))
+        return {time: numbered[shown[time].pts_seconds] for time in times_seconds}
+
+    def _sample_by_counting(self, times_seconds: list[float]) -> dict[float, Frame]:
+        """Decode from the start: the packets of this file carry no times to plan by."""
+        facts = self._facts
+        delivery = Delivery(facts, self._options, self.report)
+        shown: dict[float, Frame] = {}
+        waiting = list(times_seconds)
+        held: tuple[VideoFrame, float] | None = None
+        with PacketReader(facts.path, facts.clock, self._options.num_threads) as reader:
+            for decoded in decode_all(reader, self.report):
+                pts = delivery.seconds(decoded)
+                due = [time for time in waiting if held is not None and time + SAME_MOMENT_SECONDS < pts]
+                if held is not None and due:
+                    shown |= dict.fromkeys(due, delivery.deliver(*held, len(shown)))
+                    waiting = waiting[len(due) :]
+                if not waiting:
+                    return shown
+                if delivery.usable(decoded, pts):
+                    held = (decoded, pts)
+        if held is None:
+            raise delivery.nothing_readable()
+        return shown | dict.fromkeys(waiting, delivery.deliver(*held, len(shown)))
+
+    def _keyframes(self) -> list[float]:
+        """Scan the packets, without decoding: exact in every container."""
+        clock = self._facts.clock
+        with PacketReader(self._facts.path, clock, 1) as reader:
+            keys = {
+                clock.seconds(p.pts)
+                for p in reader
+                if p.is_keyframe and p.pts is not None and not p.is_discard
+            }
+        return sorted(time for time in keys if time >= 0)
+
+    def _close(self) -> None:
+        """Nothing is held between calls; running iterations were closed already."""
