@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Literal
 
 from streamprune.errors import InvalidTypeError, InvalidValueError
 
-Rounding = Literal["floor", "half_even", "ceil"]
+# "truncate" is int() of the float product, as released code writes it: int(0.29 * 100) is 28
+Rounding = Literal["floor", "half_even", "ceil", "truncate"]
 
-# int(0.29 * 100) is 28: a product this close below an integer is meant to be that integer
+# everywhere else a product this close to an integer is meant to be that integer
 _SLACK = 1e-9
 
 
@@ -65,7 +67,29 @@ class Budget:
         return self.tokens(tokens_per_frame, rounding=rounding)
 
 
+def share_of(total_tokens: int, share: float, *, rounding: Rounding = "floor") -> int:
+    """Tokens in ``share`` (0 to 1) of ``total_tokens``; may be 0. For the splits inside a method's budget."""
+    return _round(total_tokens * share, rounding)
+
+
+def split_evenly(total: int, rooms: Sequence[int]) -> list[int]:
+    """Share ``total`` out over places that can hold ``rooms[i]`` each.
+
+    As even as the rooms allow; what does not divide goes to the first places with room, one each. Less than
+    ``total`` is shared out only when the rooms are full.
+    """
+    given = [0] * len(rooms)
+    while (left := min(total, sum(rooms)) - sum(given)) > 0:
+        free = [place for place, room in enumerate(rooms) if given[place] < room]
+        each, rest = divmod(left, len(free))
+        for rank, place in enumerate(free):
+            given[place] = min(rooms[place], given[place] + each + (rank < rest))
+    return given
+
+
 def _round(value: float, rounding: Rounding) -> int:
+    if rounding == "truncate":
+        return int(value)
     if rounding == "half_even":
         return round(value)
     nearest = round(value)

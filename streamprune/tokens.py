@@ -44,7 +44,7 @@ class VideoGrid:
         return self.frames * self.rows * self.cols
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VisualTokens:
     """The visual tokens of one video on their way to the language model.
 
@@ -69,6 +69,8 @@ class VisualTokens:
             raise InvalidValueError(
                 f"features must be (tokens, channels) with {self.grid.tokens} tokens for {self.grid}, got {shape}"
             )
+        if not isinstance(self.signals, Mapping):
+            raise InvalidTypeError(f"signals must map names to tensors, got {type(self.signals).__name__}")
         if self.pts_seconds is not None and len(self.pts_seconds) != self.grid.frames:
             raise InvalidValueError(
                 f"pts_seconds must hold one time per frame ({self.grid.frames}), got {len(self.pts_seconds)}"
@@ -110,10 +112,12 @@ class VisualTokens:
         return self.features.reshape(self.grid.frames, self.grid.tokens_per_frame, -1)
 
     def signal(self, name: str, shape: tuple[int | None, ...]) -> torch.Tensor:
-        """Return signal ``name`` after checking its shape (None in ``shape`` = any size).
+        """Return signal ``name`` after checking its shape (None in ``shape`` = any size) and values.
 
-        Raises SignalError, naming the expected shape, when it is absent or shaped otherwise.
+        Raises SignalError, naming the expected shape, when it is absent, shaped otherwise or not finite.
         """
+        import torch
+
         wanted = "(" + ", ".join("*" if n is None else str(n) for n in shape) + ")"
         try:
             value = self.signals[name]
@@ -123,13 +127,19 @@ class VisualTokens:
                 f"signal {name!r} of shape {wanted} is needed and was not given (given: {have}). "
                 f"Pass signals={{{name!r}: tensor}}, or choose a method that does not need it."
             ) from None
+        if not isinstance(value, torch.Tensor):
+            raise SignalError(
+                f"signal {name!r} must be a torch tensor of shape {wanted}, got {type(value).__name__}"
+            )
         got = tuple(value.shape)
         if len(got) != len(shape) or any(n is not None and n != g for n, g in zip(shape, got, strict=True)):
             raise SignalError(f"signal {name!r} must have shape {wanted}, got {got}")
+        if not bool(torch.isfinite(value).all()):
+            raise SignalError(f"signal {name!r} must be finite; it holds NaN or inf")
         return value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reduction:
     """Which tokens stay and what each of them is made of.
 
@@ -213,28 +223,26 @@ class Reduction:
     @property
     def is_identity(self) -> bool:
         """Whether every token is kept unchanged."""
-        return self.entries is None and len(self) == self.grid.tokens and bool((self.index >= 0).all())
+        if self.entries is not None or len(self) != self.grid.tokens:
+            return False
+        return bool((self.index == _counting(self.index)).all())
 
     @cached_property
     def source(self) -> torch.Tensor:
-        """(tokens,) int64: the row each token contributes most to (ties: the lower row); -1 = dropped."""
-        import torch
+        """(tokens,) int64: the row each token contributes most to (ties: the lower row); -1 = dropped.
 
-        device = self.index.device
-        source = torch.full((self.grid.tokens,), -1, dtype=torch.int64, device=device)
+        A representative counts as its own row, however its weights are spread.
+        """
+        rows = _counting(self.index)
+        kept = self.index >= 0
+        source = _lowest_row(self.index[kept], rows[kept], self.grid.tokens)
         if self.entries is None:
-            kept = self.index >= 0
-            # written backwards, so that a repeated token ends at its lowest row
-            rows = torch.arange(len(self), device=device)[kept].flip(0)
-            source[self.index[kept].flip(0)] = rows
             return source
         row, token, weight = self.entries
-        best = torch.full((self.grid.tokens,), -torch.inf, device=device, dtype=weight.dtype)
-        best = best.scatter_reduce(0, token, weight, "amax")
+        best = weight.new_full((self.grid.tokens,), -float("inf")).scatter_reduce(0, token, weight, "amax")
         strongest = weight == best[token]
-        lowest = torch.full((self.grid.tokens,), len(self), dtype=torch.int64, device=device)
-        lowest = lowest.scatter_reduce(0, token[strongest], row[strongest], "amin")
-        return torch.where(lowest < len(self), lowest, source)
+        joined = _lowest_row(token[strongest], row[strongest], self.grid.tokens)
+        return source.where(source >= 0, joined)
 
     @cached_property
     def size(self) -> torch.Tensor:
@@ -255,20 +263,18 @@ class Reduction:
 
         shape = (len(self), self.grid.tokens)
         if self.entries is None:
-            rows = torch.arange(len(self), device=self.index.device)
             kept = self.index >= 0
-            place = torch.stack([rows[kept], self.index[kept]])
-            return torch.sparse_coo_tensor(
-                place, torch.ones(place.shape[1], device=place.device), shape, check_invariants=True
-            ).coalesce()
-        row, token, weight = self.entries
+            row, token = _counting(self.index)[kept], self.index[kept]
+            weight = torch.ones(len(row), device=row.device)
+        else:
+            row, token, weight = self.entries
         place = torch.stack([row, token])
         return torch.sparse_coo_tensor(place, weight.float(), shape, check_invariants=True).coalesce()
 
     def apply(self, values: torch.Tensor) -> torch.Tensor:
         """Carry per-token ``values`` (tokens, ...) through the reduction: (kept, ...), merged like the features.
 
-        Sums are accumulated in float32 and returned in the dtype of ``values``; an identity returns ``values``.
+        Sums are accumulated in float32 (float64 values: in float64) and returned in the dtype of ``values``; an identity returns ``values``.
         """
         self._check_length(values)
         if self.is_identity:
@@ -299,14 +305,36 @@ class Reduction:
             )
 
 
+def _counting(like: torch.Tensor) -> torch.Tensor:
+    """0, 1, ... on the device of the one-dimensional ``like``, as many as it has elements."""
+    import torch
+
+    return torch.arange(like.shape[0], device=like.device)
+
+
+def _lowest_row(token: torch.Tensor, row: torch.Tensor, tokens: int) -> torch.Tensor:
+    """(tokens,) int64: for each token id the lowest ``row`` paired with it, -1 where there is none."""
+    import torch
+
+    none = torch.iinfo(torch.int64).max
+    lowest = row.new_full((tokens,), none).scatter_reduce(0, token, row, "amin")
+    return lowest.masked_fill(lowest == none, -1)
+
+
 def _weighted_sum(
     entries: tuple[torch.Tensor, torch.Tensor, torch.Tensor], values: torch.Tensor, rows: int
 ) -> torch.Tensor:
-    """Sum ``weight * values[token]`` into each row: (rows, channels) in the dtype of ``values``."""
+    """Sum ``weight * values[token]`` into each row: (rows, channels) in the dtype of ``values``.
+
+    Sums run in float32, in float64 when the values are.
+    """
     import torch
 
     row, token, weight = entries
-    place = torch.stack([row, token])
-    shape = (rows, values.shape[0])
-    matrix = torch.sparse_coo_tensor(place, weight.float(), shape, check_invariants=True)
-    return torch.sparse.mm(matrix, values.float()).to(values.dtype)
+    exact = torch.promote_types(values.dtype, torch.float32)
+    row, by_row = torch.sort(row, stable=True)
+    starts = torch.searchsorted(row, torch.arange(rows, device=row.device))
+    summed = torch.nn.functional.embedding_bag(
+        token[by_row], values.to(exact), starts, mode="sum", per_sample_weights=weight[by_row].to(exact)
+    )
+    return summed.to(values.dtype)

@@ -36,6 +36,12 @@ class PreLLMMethod(ABC):
 
     def count(self, grid: VideoGrid) -> int | None:
         """Tokens that survive on ``grid``, or None when that depends on the content."""
+        if self.budget.tokens(grid.tokens) == grid.tokens:
+            return grid.tokens
+        return self.count_reduced(grid)
+
+    def count_reduced(self, grid: VideoGrid) -> int | None:
+        """:meth:`count` for a budget that does not keep everything; override where the method rounds otherwise."""
         return self.budget.tokens(grid.tokens)
 
     @abstractmethod

@@ -1,0 +1,51 @@
+"""How alike tokens and frames are, computed in blocks so that half-precision features need no full copy."""
+
+from __future__ import annotations
+
+import torch
+
+# rows of one triangular product: fewer waste the matrix unit, more compute the mirrored half twice
+_GRAM_ROWS = 28
+
+
+def unit_rows(values: torch.Tensor) -> torch.Tensor:
+    """(rows, channels) float32: every row divided by its length; a zero row stays zero."""
+    values = values.float()
+    length = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
+    return torch.where(length > 0, values / length, 0.0)
+
+
+def adjacent_cosine(values: torch.Tensor) -> torch.Tensor:
+    """(rows - 1,) float32: cosine of each row of (rows, channels) with the next one."""
+    unit = unit_rows(values)
+    return (unit[:-1] * unit[1:]).sum(-1)
+
+
+def gram(values: torch.Tensor) -> torch.Tensor:
+    """(rows, rows) float32 inner products of the rows of (rows, channels), each pair computed once."""
+    values = values.float()
+    rows = values.shape[0]
+    products = values.new_empty(rows, rows)
+    for start in range(0, rows, _GRAM_ROWS):
+        block = values[start : start + _GRAM_ROWS] @ values[start:].T
+        products[start : start + _GRAM_ROWS, start:] = block
+        products[start:, start : start + _GRAM_ROWS] = block.T
+    return products
+
+
+def squared_distances(products: torch.Tensor) -> torch.Tensor:
+    """(rows, rows) squared Euclidean distances from a Gram matrix; never negative, exactly 0 on the diagonal."""
+    squares = products.diagonal()
+    distances = (squares[:, None] + squares[None, :] - 2 * products).clamp_(min=0)
+    return distances.fill_diagonal_(0)
+
+
+def most_similar(values: torch.Tensor, targets: torch.Tensor, *, block_rows: int = 1024) -> torch.Tensor:
+    """(rows,) int64: for each row of (rows, channels), the row of ``targets`` with the highest cosine.
+
+    The length of a row cannot change which target wins, so only the targets are normalised. At most
+    ``block_rows`` rows are held in float32 at a time. Ties and zero rows go to the lowest target.
+    """
+    unit = unit_rows(targets)
+    best = [(unit @ block.float().T).argmax(0) for block in values.split(block_rows)]
+    return torch.cat(best)
