@@ -1,1 +1,1 @@
-"""What a run cost: FLOPs, bytes, time."""
+"""What an answer cost: operations and bytes, counted rather than guessed."""

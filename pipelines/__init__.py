@@ -1,0 +1,1 @@
+"""What a user runs: ``offline`` answers questions about videos that are already there."""

@@ -1,0 +1,174 @@
+"""From a source to the visual tokens of its frames, a bounded number of frames at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from streamprune.errors import InvalidTypeError, InvalidValueError
+from streamprune.frames import FrameMethod
+from streamprune.models.base import EncodedFrames, VideoFamily
+from streamprune.models.devices import out_of_memory_explained
+from streamprune.readers import Frame, Source, open_source
+from streamprune.tokens import VisualTokens
+
+# called with the stage, how much of it is done, and out of how much
+Progress = Callable[[str, int, int], None]
+
+# decoded pictures that are held at once, at their own size
+_MAX_HELD_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedVideo:
+    """A video as visual tokens, ready for any number of questions.
+
+    Attributes:
+        tokens: features, grid, signals and times.
+        source: name of where it came from.
+        warnings: what the reader lost or had to guess.
+        decode_ms, preprocess_ms, encode_ms: what it took.
+    """
+
+    tokens: VisualTokens
+    source: str
+    warnings: tuple[str, ...]
+    decode_ms: float
+    preprocess_ms: float
+    encode_ms: float
+
+    @property
+    def pts_seconds(self) -> tuple[float, ...]:
+        """Times of the frames."""
+        return self.tokens.pts_seconds or ()
+
+    def __repr__(self) -> str:
+        return f"EncodedVideo({self.source!r}, {self.tokens.grid})"
+
+
+@dataclass
+class _Stopwatch:
+    """Milliseconds per stage."""
+
+    device: torch.device
+    ms: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        wait_for(self.device)
+        self.ms[stage] = self.ms.get(stage, 0.0) + 1000 * (time.perf_counter() - started)
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until ``device`` has done what it was given, so that a clock tells the truth."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a video is encoded.
+
+    Args:
+        backend: library that decodes files.
+        frames_per_batch: frames that go through the vision tower at once, at least 1.
+        progress: told about every chunk and batch.
+    """
+
+    backend: str
+    frames_per_batch: int
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        batch: object = self.frames_per_batch
+        if isinstance(batch, bool) or not isinstance(batch, int):
+            raise InvalidTypeError(f"frames_per_batch must be an integer of at least 1, got {batch!r}")
+        if batch < 1:
+            raise InvalidValueError(f"frames_per_batch must be at least 1, got {batch}")
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        """Tell ``progress``, if anybody listens."""
+        if self.progress is not None:
+            self.progress(stage, done, total)
+
+
+def encode_video(
+    family: VideoFamily,
+    video: Any,
+    method: FrameMethod,
+    signals: Sequence[str],
+    how: Encoding,
+    *,
+    check_frames: Callable[[int], None] | None = None,
+) -> EncodedVideo:
+    """Fetch the frames ``method`` asks for and run them through the vision tower.
+
+    Args:
+        video: anything ``open_source`` takes, or an open Source, which stays open.
+        signals: names of the signals to compute on the way.
+        check_frames: called with the number of frames so far, before they are encoded; may raise.
+    """
+    family.check_signals(signals)
+    watch = _Stopwatch(family.vision_device())
+    source = video if isinstance(video, Source) else open_source(video, backend=how.backend)
+    parts: list[EncodedFrames] = []
+    pts_seconds: list[float] = []
+    try:
+        times = method.times(source.info, source.keyframes() if "keyframes" in method.needs else None)
+        for frames in _decode(source, times, watch, how):
+            # a time at the border of two chunks may show the same frame twice
+            fresh = [frame for frame in frames if not pts_seconds or frame.pts_seconds > pts_seconds[-1]]
+            pts_seconds += [frame.pts_seconds for frame in fresh]
+            if check_frames is not None:
+                check_frames(len(pts_seconds))
+            parts += _encode(family, fresh, signals, watch, how)
+        warnings = tuple(source.report.lines())
+    finally:
+        if source is not video:
+            source.close()
+    encoded = EncodedFrames.join(parts)
+    return EncodedVideo(
+        tokens=VisualTokens.from_grid(encoded.features, family.signals(encoded.signals), tuple(pts_seconds)),
+        source=source.info.source,
+        warnings=warnings,
+        decode_ms=watch.ms["decode"],
+        preprocess_ms=watch.ms["preprocess"],
+        encode_ms=watch.ms["encode"],
+    )
+
+
+def _decode(
+    source: Source, times: Sequence[float], watch: _Stopwatch, how: Encoding
+) -> Iterator[list[Frame]]:
+    """Yield the frames shown at ``times``, all at once unless they are huge."""
+    frame_bytes = source.info.rows * source.info.cols * 3
+    step = max(1, _MAX_HELD_BYTES // frame_bytes)
+    for start in range(0, len(times), step):
+        with watch.measure("decode"):
+            frames = source.sample(times[start : start + step])
+        how.report("decode", min(start + step, len(times)), len(times))
+        yield frames
+
+
+def _encode(
+    family: VideoFamily, frames: Sequence[Frame], signals: Sequence[str], watch: _Stopwatch, how: Encoding
+) -> Iterator[EncodedFrames]:
+    """Preprocess and encode ``frames``, a batch at a time."""
+    for start in range(0, len(frames), how.frames_per_batch):
+        batch = frames[start : start + how.frames_per_batch]
+        with out_of_memory_explained(f"encoding {len(batch)} frames at once"), family.lock:
+            with watch.measure("preprocess"):
+                pixels = family.preprocess([frame.image for frame in batch])
+            with watch.measure("encode"):
+                encoded = family.encode(pixels, signals)
+        how.report("encode", start + len(batch), len(frames))
+        yield encoded

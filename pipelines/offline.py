@@ -1,0 +1,258 @@
+"""Ask a video that is already there: load a model once, ask as often as you like.
+
+vlm = load("embedded")
+answer = vlm.ask("talk.mp4", "Who opens the door?", recipe="fastvid", keep_ratio=0.1)
+print(answer.text, answer.stats.tokens_kept)
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from streamprune.errors import InvalidValueError
+from streamprune.metrics.flops import DecoderShape
+from streamprune.metrics.memory import PeakMemory, kv_bytes
+from streamprune.models.base import Prompt, VideoFamily
+from streamprune.models.generation import Generation, check_context, generate
+from streamprune.models.loading import load_model
+from streamprune.pipelines.answers import Answer, AnswerStream, Stats
+from streamprune.pipelines.encoding import EncodedVideo, Encoding, Progress, encode_video, wait_for
+from streamprune.pipelines.request import AnswerRequest, FrameRequest, read_questions, read_recipe
+from streamprune.reduce import run_reducer
+from streamprune.tokens import Reduction
+
+if TYPE_CHECKING:
+    import torch
+
+    from streamprune.models.positions import PositionRule
+    from streamprune.pre_llm.base import PreLLMMethod
+    from streamprune.recipe import Recipe
+
+__all__ = ["Answer", "AnswerStream", "EncodedVideo", "Stats", "VideoLLM", "load"]
+
+
+def load(
+    name: str | Path = "embedded",
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    attn_implementation: str | None = None,
+    device_map: Any = None,
+    quantization_config: Any = None,
+    pooling_head: str | Path | None = None,
+) -> VideoLLM:
+    """Load a model to ask; see :func:`streamprune.models.loading.load_model` for the arguments and errors."""
+    return VideoLLM(
+        load_model(
+            name,
+            device=device,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            device_map=device_map,
+            quantization_config=quantization_config,
+            pooling_head=pooling_head,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the questions of one call share."""
+
+    request: AnswerRequest
+    video: EncodedVideo
+    reduction: Reduction
+    reduce_ms: float
+    peak: PeakMemory
+    progress: Progress | None
+
+
+class VideoLLM:
+    """A loaded model that answers questions about videos. Threads may share one: the model works for one at a time."""
+
+    def __init__(self, family: VideoFamily) -> None:
+        self.family = family
+        self._shape = DecoderShape.from_config(family.text_config)
+
+    def __repr__(self) -> str:
+        return f"VideoLLM({self.family.checkpoint.name!r}, {self.family.model_type}, {self.family.device})"
+
+    def encode(
+        self,
+        video: Any,
+        *,
+        recipe: str | Path | Recipe | None = None,
+        num_frames: int | None = None,
+        fps: float | Fraction | None = None,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+        signals: Sequence[str] | None = None,
+        backend: str = "pyav",
+        frames_per_batch: int | None = None,
+        progress: Progress | None = None,
+    ) -> EncodedVideo:
+        """Turn a video into visual tokens once, to ask about it later with :meth:`ask`.
+
+        Args:
+            signals: what methods may want to read later; default: everything this model can give.
+            others: as in :meth:`ask`; of ``recipe`` only the frames stage counts.
+        """
+        frames = FrameRequest(read_recipe(recipe), num_frames, fps, start_seconds, end_seconds)
+        wanted = self.family.available_signals() if signals is None else tuple(signals)
+        how = Encoding(backend, frames_per_batch or self.family.frames_per_batch, progress)
+        return encode_video(self.family, video, frames.method(self.family.default_num_frames), wanted, how)
+
+    @overload
+    def ask(self, video: Any, question: str, *, stream: Literal[True], **settings: Any) -> AnswerStream: ...
+    @overload
+    def ask(
+        self, video: Any, question: str, *, stream: Literal[False] = False, **settings: Any
+    ) -> Answer: ...
+    @overload
+    def ask(
+        self,
+        video: Any,
+        question: list[str] | tuple[str, ...],
+        *,
+        stream: Literal[False] = False,
+        **settings: Any,
+    ) -> list[Answer]: ...
+
+    def ask(
+        self,
+        video: Any,
+        question: str | Sequence[str],
+        *,
+        recipe: str | Path | Recipe | None = None,
+        keep_ratio: float | None = None,
+        keep_tokens: int | None = None,
+        num_frames: int | None = None,
+        fps: float | Fraction | None = None,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+        max_new_tokens: int = 64,
+        positions: PositionRule = "keep",
+        stream: bool = False,
+        backend: str = "pyav",
+        frames_per_batch: int | None = None,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> Answer | list[Answer] | AnswerStream:
+        """Answer one question about ``video``, or several, for which it is decoded, encoded and reduced once.
+
+        Args:
+            video: a path, folder of images, uint8 array (frames, rows, cols, 3), list or iterator of frames, an
+                open Source, or an :class:`EncodedVideo`, whose frames are chosen already.
+            recipe: name of a method or recipe, a path to a .toml file, or a Recipe; None keeps every token.
+            keep_ratio: share of the visual tokens KEPT, in (0, 1].
+            keep_tokens: number of visual tokens kept; give one of the two.
+            num_frames: so many frames, evenly spread; default: what suits the model. With ``fps``: at most so many.
+            fps: so many frames a second.
+            start_seconds, end_seconds: look only at this part.
+            max_new_tokens: longest answer.
+            positions: "keep" leaves kept tokens where they were in the full prompt, "renumber" closes the gaps.
+            stream: return an AnswerStream of text pieces (one question only).
+            backend: library that decodes files.
+            frames_per_batch: frames that go through the vision tower at once; a whole clip at once repeats the
+                stock model to the last bit.
+            progress: called with ("decode", "encode" or "generate"; done; total).
+            **options: the pre-LLM method's own options.
+
+        Raises:
+            UsageError for what cannot be meant, SourceError, SignalError, ContextLengthError, DeviceError.
+        """
+        chosen = read_recipe(recipe, keep_ratio, keep_tokens)
+        frames = FrameRequest(chosen, num_frames, fps, start_seconds, end_seconds)
+        request = AnswerRequest(read_questions(question), chosen, options, max_new_tokens, positions)
+        if stream and not isinstance(question, str):
+            raise InvalidValueError("stream=True takes one question; ask several one after the other")
+        how = Encoding(backend, frames_per_batch or self.family.frames_per_batch, progress)
+        job = self._prepare(video, frames, request, how)
+        if stream:
+            return AnswerStream(lambda say, stop: self._answer(job, request.questions[0], say, stop))
+        answers = [self._answer(job, one) for one in request.questions]
+        return answers[0] if isinstance(question, str) else answers
+
+    def _prepare(self, video: Any, frames: FrameRequest, request: AnswerRequest, how: Encoding) -> _Job:
+        """Everything the questions share: encode and reduce."""
+        method = request.method()
+        peak = PeakMemory(self.family.device).start()
+        if isinstance(video, EncodedVideo):
+            if frames.says_something:
+                raise InvalidValueError(
+                    "num_frames, fps, start_seconds and end_seconds cannot be given with an EncodedVideo, "
+                    "whose frames are chosen already"
+                )
+        else:
+            video = encode_video(
+                self.family,
+                video,
+                frames.method(self.family.default_num_frames),
+                method.needs,
+                how,
+                check_frames=lambda frames_so_far: self._check_room(request, method, frames_so_far),
+            )
+        started = time.perf_counter()
+        reduction = run_reducer(method, video.tokens)
+        wait_for(reduction.features.device)
+        reduce_ms = 1000 * (time.perf_counter() - started)
+        return _Job(request, video, reduction, reduce_ms, peak, how.progress)
+
+    def _check_room(self, request: AnswerRequest, method: PreLLMMethod, frames: int) -> None:
+        """Raise ContextLengthError as soon as so many frames cannot fit, before encoding them for nothing."""
+        grid = self.family.grid(frames)
+        text = max(self.family.text_tokens(question) for question in request.questions)
+        full = text + grid.tokens if request.positions == "keep" else None
+        check_context(self.family, text + (method.count(grid) or 0), request.max_new_tokens, full)
+
+    def _answer(
+        self,
+        job: _Job,
+        question: str,
+        say: Callable[[str], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> Answer:
+        request, video = job.request, job.video
+        prompt = self.family.prompt(
+            question, job.reduction, pts_seconds=video.pts_seconds, positions=request.positions
+        )
+        full = prompt.full_tokens if request.positions == "keep" else None
+        check_context(self.family, len(prompt), request.max_new_tokens, full)
+        out = generate(self.family, prompt, max_new_tokens=request.max_new_tokens, on_text=say, stop=stop)
+        if job.progress is not None:
+            job.progress("generate", len(out.token_ids), len(out.token_ids))
+        return Answer(
+            text=out.text,
+            question=question,
+            stats=self._stats(job, prompt, out),
+            recipe=request.recipe.name,
+            pts_seconds=video.pts_seconds,
+            warnings=video.warnings,
+        )
+
+    def _stats(self, job: _Job, prompt: Prompt, out: Generation) -> Stats:
+        video, reduction = job.video, job.reduction
+        new_tokens = len(out.token_ids)
+        return Stats(
+            frames=reduction.grid.frames,
+            tokens_in=reduction.grid.tokens,
+            tokens_kept=len(reduction),
+            prompt_tokens=len(prompt),
+            new_tokens=new_tokens,
+            decode_ms=video.decode_ms,
+            preprocess_ms=video.preprocess_ms,
+            encode_ms=video.encode_ms,
+            reduce_ms=job.reduce_ms,
+            prefill_ms=1000 * out.prefill_seconds,
+            generate_ms=1000 * out.generate_seconds,
+            prefill_flops=self._shape.prefill_flops(len(prompt)),
+            decode_flops=self._shape.decode_flops(len(prompt), new_tokens),
+            kv_bytes=kv_bytes(out.cache),
+            peak_bytes=job.peak.read(),
+        )

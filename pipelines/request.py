@@ -1,0 +1,140 @@
+"""What was asked for, checked before anything heavy is loaded or decoded. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamprune.errors import InvalidTypeError, InvalidValueError, RecipeError, StreampruneError
+from streamprune.frames import FrameMethod, Fps, Uniform
+from streamprune.models.chat_template import check_question
+from streamprune.models.positions import PositionRule, check_position_rule
+from streamprune.recipe import Recipe
+
+if TYPE_CHECKING:
+    from streamprune.pre_llm.base import PreLLMMethod
+
+# what ask() carries out; a recipe with other stages must not pass in silence
+_STAGES = ("frames", "pre_llm")
+
+
+@dataclass(frozen=True)
+class FrameRequest:
+    """Which frames to look at.
+
+    Args:
+        recipe: its frames stage is used where neither ``num_frames`` nor ``fps`` is given.
+        num_frames: so many, evenly spread; with ``fps``: at most so many.
+        fps: so many a second.
+        start_seconds: look at nothing before this; None is the beginning.
+        end_seconds: look at nothing from this on; None is the end.
+    """
+
+    recipe: Recipe
+    num_frames: int | None = None
+    fps: float | Fraction | None = None
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        self.method(1)
+
+    @property
+    def says_something(self) -> bool:
+        """Whether the user chose anything about frames, apart from the recipe."""
+        chosen = (self.num_frames, self.fps, self.start_seconds, self.end_seconds)
+        return any(value is not None for value in chosen)
+
+    def method(self, default_num_frames: int) -> FrameMethod:
+        """The frames method; ``default_num_frames`` evenly spread ones when nothing was said."""
+        window: dict[str, Any] = {
+            name: value
+            for name, value in (("start_seconds", self.start_seconds), ("end_seconds", self.end_seconds))
+            if value is not None
+        }
+        if self.fps is not None:
+            return Fps(fps=self.fps, max_frames=self.num_frames, **window)
+        if self.num_frames is not None:
+            return Uniform(num_frames=self.num_frames, **window)
+        try:
+            chosen: FrameMethod | None = self.recipe.build("frames", **window)
+        except StreampruneError:
+            raise
+        except TypeError as error:  # an option the method cannot do without
+            raise RecipeError(f"the recipe's [frames] stage is incomplete: {error}") from error
+        return chosen if chosen is not None else Uniform(num_frames=default_num_frames, **window)
+
+
+@dataclass(frozen=True)
+class AnswerRequest:
+    """What to answer, from how many tokens.
+
+    Args:
+        questions: at least one.
+        recipe: resolved, with its budget.
+        options: the pre-LLM method's own options.
+        max_new_tokens: longest answer.
+        positions: "keep" or "renumber".
+    """
+
+    questions: tuple[str, ...]
+    recipe: Recipe
+    options: Mapping[str, Any] = field(default_factory=dict)
+    max_new_tokens: int = 64
+    positions: PositionRule = "keep"
+
+    def __post_init__(self) -> None:
+        for question in self.questions:
+            check_question(question)
+        check_position_rule(self.positions)
+        if isinstance(self.max_new_tokens, bool) or not isinstance(self.max_new_tokens, int):
+            raise InvalidTypeError(
+                f"max_new_tokens must be an integer of at least 1, got {self.max_new_tokens!r}"
+            )
+        if self.max_new_tokens < 1:
+            raise InvalidValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+
+    def method(self) -> PreLLMMethod:
+        """The pre-LLM method with its budget; ``none`` when the recipe names none."""
+        if "pre_llm" in self.recipe.stages:
+            built: PreLLMMethod = self.recipe.build("pre_llm", **self.options)
+            return built
+        from streamprune.pre_llm.none import KeepAll
+
+        if self.options:
+            raise RecipeError(
+                f"the options {sorted(self.options)} belong to no method: the recipe has no [pre_llm] stage"
+            )
+        return KeepAll()
+
+
+def read_questions(question: object) -> tuple[str, ...]:
+    """One question, or each of several; InvalidTypeError for anything else."""
+    if isinstance(question, str):
+        return (question,)
+    if not isinstance(question, Sequence):
+        raise InvalidTypeError(f"question must be text or a list of texts, got {type(question).__name__}")
+    if not question:
+        raise InvalidValueError("question must not be an empty list; ask at least one")
+    return tuple(check_question(one) for one in question)
+
+
+def read_recipe(
+    recipe: str | Path | Recipe | None, keep_ratio: float | None = None, keep_tokens: int | None = None
+) -> Recipe:
+    """Resolve ``recipe`` with its budget and check that ``ask`` can carry out all of it."""
+    resolved = Recipe.resolve(recipe).with_budget(keep_ratio, keep_tokens)
+    if recipe is None and not resolved.budget.keeps_all:
+        raise InvalidValueError(
+            "keep_ratio and keep_tokens need a method that chooses what stays: give recipe=, e.g. recipe='fastvid'"
+        )
+    for stage in resolved.stages:
+        if stage not in _STAGES:
+            raise RecipeError(
+                f"the recipe {resolved.name!r} has a stage {stage!r}, which ask() does not carry out; "
+                f"it does {' and '.join(_STAGES)}"
+            )
+    return resolved

@@ -1,0 +1,77 @@
+"""Operations of the language model, from its configuration and the number of tokens.
+
+A multiply-add counts as two operations (papers of this field often count it as one, and attention over all pairs:
+their figures are then a little over half of ours). Per layer and token the projections take
+
+    2 * width * (2 * query_width + 2 * key_value_width) + 6 * width * inner_width
+
+and a token that sees ``n`` keys takes ``4 * query_width * n`` for scores and weighted sums. Attention is causal: the
+i-th token of a prompt sees i keys. The output head runs for one token a step: ``2 * width * vocabulary``. Norms,
+rotations and the vision tower are not counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from streamprune.errors import InvalidValueError
+
+
+@dataclass(frozen=True)
+class DecoderShape:
+    """The sizes of a decoder-only language model with a gated feed-forward part."""
+
+    layers: int
+    width: int
+    query_width: int
+    key_value_width: int
+    inner_width: int
+    vocabulary: int
+
+    @classmethod
+    def from_config(cls, config: Any) -> DecoderShape:
+        """Read a transformers text configuration."""
+        heads = config.num_attention_heads
+        head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
+        key_value_heads = getattr(config, "num_key_value_heads", None) or heads
+        return cls(
+            layers=config.num_hidden_layers,
+            width=config.hidden_size,
+            query_width=heads * head_width,
+            key_value_width=key_value_heads * head_width,
+            inner_width=config.intermediate_size,
+            vocabulary=config.vocab_size,
+        )
+
+    @property
+    def _per_token(self) -> int:
+        projections = 2 * self.width * (2 * self.query_width + 2 * self.key_value_width)
+        return self.layers * (projections + 6 * self.width * self.inner_width)
+
+    @property
+    def _per_pair(self) -> int:
+        return self.layers * 4 * self.query_width
+
+    @property
+    def _head(self) -> int:
+        return 2 * self.width * self.vocabulary
+
+    def prefill_flops(self, prompt_tokens: int) -> int:
+        """Operations until the first new token of a prompt of ``prompt_tokens``."""
+        _check_count("prompt_tokens", prompt_tokens)
+        pairs = prompt_tokens * (prompt_tokens + 1) // 2
+        return prompt_tokens * self._per_token + pairs * self._per_pair + self._head
+
+    def decode_flops(self, prompt_tokens: int, new_tokens: int) -> int:
+        """Operations for all new tokens after the first, which the prefill gives."""
+        _check_count("prompt_tokens", prompt_tokens)
+        _check_count("new_tokens", new_tokens)
+        steps = max(0, new_tokens - 1)
+        pairs = steps * prompt_tokens + steps * (steps + 1) // 2
+        return steps * (self._per_token + self._head) + pairs * self._per_pair
+
+
+def _check_count(name: str, value: int) -> None:
+    if value < 0:
+        raise InvalidValueError(f"{name} must be 0 or more, got {value}")

@@ -1,0 +1,233 @@
+"""What a model family must give, and the nouns between its vision tower and its language model.
+
+To add a family: a file in this folder, named by the checkpoint's ``model_type``, with a subclass of
+:class:`VideoFamily`, and its line in ``streamprune/models/families.py``. A family knows tensors and prompts;
+it opens no files, keeps no videos and chooses no tokens.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from streamprune.errors import InvalidValueError, SignalError
+from streamprune.models.positions import PositionRule
+from streamprune.models.preprocessing import FrameTransform, Image
+from streamprune.registry import list_methods
+from streamprune.tokens import Reduction, VideoGrid
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that was read from a model's folder; made by ``loading``.
+
+    Attributes:
+        name: what the user asked for.
+        model: the stock transformers model, in eval mode on its device.
+        tokenizer: its tokenizer, with a chat template.
+        video_settings: the video processor's settings as written in the folder.
+        pooling_head: tensors of a SigLIP attention-pooling head under their stock names, None when absent.
+    """
+
+    name: str
+    model: Any
+    tokenizer: Any
+    video_settings: Mapping[str, Any]
+    pooling_head: Mapping[str, torch.Tensor] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class EncodedFrames:
+    """Visual tokens of consecutive frames.
+
+    Args:
+        features: (frames, rows, cols, channels), as they would enter the language model.
+        signals: named tensors whose first axis is the frames, for methods that score tokens.
+    """
+
+    features: torch.Tensor
+    signals: Mapping[str, torch.Tensor]
+
+    @classmethod
+    def join(cls, parts: Sequence[EncodedFrames]) -> EncodedFrames:
+        """Put consecutive ``parts`` after one another."""
+        if len(parts) == 1:
+            return parts[0]
+        names = parts[0].signals
+        signals = {name: torch.cat([part.signals[name] for part in parts]) for name in names}
+        return cls(torch.cat([part.features for part in parts]), signals)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What goes into the language model for one question.
+
+    Args:
+        input_ids: (1, length) int64, with one placeholder for every visual row.
+        position_ids: (1, length) int64, or (3, 1, length) for families with three axes.
+        modality: key of the visual rows in ``mm_encoder_outputs``.
+        visual: the family's visual rows, in the shape its ``get_*_features`` returns them.
+        full_tokens: length the prompt would have had with every visual token.
+    """
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    modality: str
+    visual: Any
+    full_tokens: int
+
+    def __len__(self) -> int:
+        return int(self.input_ids.shape[-1])
+
+    def model_inputs(self) -> dict[str, Any]:
+        """Keyword arguments for the model, made afresh: generation may overwrite the features it is given."""
+        rows = BaseModelOutputWithPooling(pooler_output=self.visual)
+        return {
+            "input_ids": self.input_ids,
+            # explicit, because gaps in the positions without a mask read as the start of another packed sequence
+            "attention_mask": torch.ones_like(self.input_ids),
+            "position_ids": self.position_ids,
+            "mm_encoder_outputs": {self.modality: rows},
+        }
+
+
+class VideoFamily(ABC):
+    """A loaded model of one family, behind the few verbs the pipelines use.
+
+    Class attributes:
+        model_type: as in the checkpoint's ``config.json``.
+        default_num_frames: frames to look at when the user does not say.
+        frames_per_batch: frames that go through the vision tower at once when the user does not say.
+    """
+
+    model_type: ClassVar[str]
+    default_num_frames: ClassVar[int] = 16
+    frames_per_batch: ClassVar[int] = 8
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self.model = checkpoint.model
+        self.tokenizer = checkpoint.tokenizer
+        self.transform = FrameTransform.from_settings(checkpoint.video_settings, self.default_size())
+        # one forward pass at a time: hooks and caches of a model are not made for two threads
+        self.lock = threading.RLock()
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs have to go."""
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return device
+
+    @property
+    def text_config(self) -> Any:
+        """Configuration of the language model."""
+        return self.model.config.get_text_config()
+
+    @property
+    def context_tokens(self) -> int:
+        """Longest prompt plus answer the language model was made for."""
+        return int(self.text_config.max_position_embeddings)
+
+    def preprocess(self, images: Sequence[Image]) -> torch.Tensor:
+        """Turn uint8 (rows, cols, 3) pictures, of any sizes, into (frames, 3, rows, cols) on the device."""
+        return self.transform(images, self.vision_device())
+
+    def vision_device(self) -> torch.device:
+        """Where the vision tower's inputs have to go."""
+        device: torch.device = next(self.model.get_encoder("video").parameters()).device
+        return device
+
+    def signals(self, computed: Mapping[str, torch.Tensor]) -> Signals:
+        """Wrap signals that were ``computed`` while encoding, so that asking for another one is explained."""
+        return Signals(self, computed)
+
+    def check_signals(self, names: Sequence[str]) -> None:
+        """Raise SignalError, naming what would work, unless this model can give every signal of ``names``."""
+        for name in names:
+            if name not in self.available_signals():
+                raise SignalError(f"{self.explain_missing(name)} {self._methods_that_work()}")
+
+    def _methods_that_work(self) -> str:
+        have = set(self.available_signals())
+        names = [info.name for info in list_methods("pre_llm") if have.issuperset(info.needs)]
+        return f"Methods that work with this model as it is: {', '.join(names)}."
+
+    def explain_missing(self, name: str) -> str:
+        """Say why signal ``name`` cannot be given, and what to do about it."""
+        known = ", ".join(self.available_signals()) or "none"
+        return f"{self.model_type} models cannot give the signal {name!r} (available: {known})."
+
+    @abstractmethod
+    def default_size(self) -> tuple[int, int]:
+        """(rows, cols) in pixels that the tower takes, for folders that do not say."""
+
+    @abstractmethod
+    def grid(self, num_frames: int) -> VideoGrid:
+        """Grid of visual tokens that ``num_frames`` frames become."""
+
+    @abstractmethod
+    def available_signals(self) -> tuple[str, ...]:
+        """Names of the signals :meth:`encode` can compute for this very checkpoint."""
+
+    @abstractmethod
+    def encode(self, pixels: torch.Tensor, signals: Sequence[str] = ()) -> EncodedFrames:
+        """Run the vision tower over (frames, 3, rows, cols) and compute the named ``signals`` on the way.
+
+        Frames may come in several calls: the parts join to the same tokens.
+        """
+
+    @abstractmethod
+    def prompt(
+        self,
+        question: str,
+        reduction: Reduction,
+        *,
+        pts_seconds: Sequence[float] | None = None,
+        positions: PositionRule = "keep",
+    ) -> Prompt:
+        """Build the prompt for ``question`` about what ``reduction`` left of one video."""
+
+    @abstractmethod
+    def text_tokens(self, question: str) -> int:
+        """Length of the prompt for ``question`` without any visual row."""
+
+
+class Signals(Mapping[str, torch.Tensor]):
+    """The signals computed for one video; asking for one that is not there says how to get it."""
+
+    def __init__(self, family: VideoFamily, computed: Mapping[str, torch.Tensor]) -> None:
+        self._family = family
+        self._computed = dict(computed)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name in self._computed:
+            return self._computed[name]
+        self._family.check_signals([name])
+        raise SignalError(
+            f"the signal {name!r} was not computed when this video was encoded; "
+            f"encode it again with signals=({name!r},)"
+        )
+
+    def __iter__(self) -> Any:
+        return iter(self._computed)
+
+    def __len__(self) -> int:
+        return len(self._computed)
+
+
+def place_of_video(ids: Sequence[int], tokenizer: Any, video_id: int, image_id: int | None = None) -> int:
+    """Index of the only video placeholder in ``ids``; InvalidValueError when the question brought placeholders."""
+    places = [i for i, value in enumerate(ids) if value == video_id]
+    foreign = image_id is not None and image_id in ids
+    if len(places) != 1 or foreign:
+        names = tokenizer.convert_ids_to_tokens([i for i in (video_id, image_id) if i is not None])
+        raise InvalidValueError(
+            f"question must not contain the model's placeholders {' or '.join(map(repr, names))}; take them out"
+        )
+    return places[0]

@@ -1,0 +1,28 @@
+"""From a question to the ids of a chat prompt with one video placeholder in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from streamprune.errors import InvalidTypeError, InvalidValueError
+
+
+def check_question(question: object) -> str:
+    """Return ``question`` if it is text that says something; InvalidTypeError or InvalidValueError otherwise."""
+    if not isinstance(question, str):
+        raise InvalidTypeError(f"question must be text, got {type(question).__name__}")
+    if not question.strip():
+        raise InvalidValueError("question must not be empty; say what you want to know about the video")
+    return question
+
+
+def video_prompt_ids(tokenizer: Any, question: str) -> list[int]:
+    """Ids of a one-turn chat, first the video, then ``question``, up to where the answer begins."""
+    check_question(question)
+    content = [{"type": "video"}, {"type": "text", "text": question}]
+    text: str = tokenizer.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+    )
+    # the template has written whatever special tokens the model wants
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids

@@ -1,0 +1,30 @@
+"""Which model families there are: ``model_type`` -> the module of this folder that knows it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from streamprune.errors import UnsupportedModelError
+
+if TYPE_CHECKING:
+    from streamprune.models.base import VideoFamily
+
+FAMILIES: dict[str, str] = {
+    "llava_onevision": "streamprune.models.llava_onevision",
+}
+
+
+def family_class(model_type: str | None, name: str) -> type[VideoFamily]:
+    """The family of ``model_type``; UnsupportedModelError says which there are and how to add one.
+
+    ``name`` is the model the user asked for.
+    """
+    if model_type not in FAMILIES:
+        raise UnsupportedModelError(
+            f"the model {name!r} is of the family {model_type!r}, which is not supported. Supported: "
+            f"{', '.join(sorted(FAMILIES))}. To add one, subclass streamprune.models.base.VideoFamily in "
+            "streamprune/models/<model_type>.py and list it in streamprune/models/families.py."
+        )
+    family: type[VideoFamily] = importlib.import_module(FAMILIES[model_type]).FAMILY
+    return family

@@ -1,0 +1,127 @@
+"""LLaVA-OneVision: SigLIP frames, pooled two by two, one row of tokens after the other, one newline at the end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+
+from streamprune.models.base import Checkpoint, EncodedFrames, Prompt, VideoFamily, place_of_video
+from streamprune.models.chat_template import video_prompt_ids
+from streamprune.models.positions import PositionRule, positions_1d
+from streamprune.models.siglip_head import PoolingHead
+from streamprune.tokens import Reduction, VideoGrid
+
+_HEAD_SIGNALS = ("saliency", "frame_features")
+
+
+class LlavaOnevision(VideoFamily):
+    """A stock ``LlavaOnevisionForConditionalGeneration``.
+
+    Signals, when there is a pooling head: ``saliency`` (frames, rows, cols), the head's attention pooled to the
+    token grid exactly as the features are; ``frame_features`` (frames, tower width), the head's output.
+    """
+
+    model_type: ClassVar[str] = "llava_onevision"
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__(checkpoint)
+        self._head: PoolingHead | None = None
+        if checkpoint.pooling_head is not None:
+            head = PoolingHead.from_tensors(checkpoint.pooling_head, self.model.config.vision_config)
+            self._head = head.to(self.vision_device())
+
+    def default_size(self) -> tuple[int, int]:
+        """The tower's own picture size."""
+        side = int(self.model.config.vision_config.image_size)
+        return side, side
+
+    def grid(self, num_frames: int) -> VideoGrid:
+        """Patches pooled by two along each side, an odd last one counting as a whole."""
+        vision = self.model.config.vision_config
+        side = math.ceil(vision.image_size // vision.patch_size / 2)
+        return VideoGrid(num_frames, side, side)
+
+    def available_signals(self) -> tuple[str, ...]:
+        """Both signals of the pooling head, or none without one."""
+        return _HEAD_SIGNALS if self._head is not None else ()
+
+    def explain_missing(self, name: str) -> str:
+        """Name ``pooling_head=`` for the signals it would bring."""
+        if name not in _HEAD_SIGNALS:
+            return super().explain_missing(name)
+        return (
+            f"the signal {name!r} comes from a SigLIP attention-pooling head, which {self.checkpoint.name!r} does "
+            "not hold. Load the model with pooling_head=PATH, a SigLIP checkpoint (folder or .safetensors file) "
+            "of the same width as its vision tower."
+        )
+
+    @torch.no_grad()
+    def encode(self, pixels: torch.Tensor, signals: Sequence[str] = ()) -> EncodedFrames:
+        """Run the model's own ``get_video_features`` on (frames, 3, rows, cols) and cut off the newline row."""
+        self.check_signals(signals)
+        outputs = self.model.get_video_features(pixels.to(self.vision_device())[None], return_dict=True)
+        rows = outputs.pooler_output[0, :-1]
+        grid = self.grid(len(pixels))
+        features = rows.reshape(grid.frames, grid.rows, grid.cols, rows.shape[-1])
+        if not signals:
+            return EncodedFrames(features, {})
+        computed = self._head_signals(self._tower_states(outputs.hidden_states), grid)
+        return EncodedFrames(features, {name: computed[name] for name in signals})
+
+    def _tower_states(self, hidden_states: Sequence[torch.Tensor]) -> torch.Tensor:
+        """(frames, patches, width): the very states the projector read (its last layer, when it reads several)."""
+        layer = self.model.config.vision_feature_layer
+        states = hidden_states[layer if isinstance(layer, int) else layer[-1]]
+        return states[:, 1:] if self.model.config.vision_feature_select_strategy == "default" else states
+
+    def _head_signals(self, states: torch.Tensor, grid: VideoGrid) -> dict[str, torch.Tensor]:
+        assert self._head is not None  # check_signals has passed
+        attention, pooled = self._head(states)
+        saliency = self.model.model.apply_pooling(attention[..., None])  # (frames, rows * cols, 1)
+        return {
+            "saliency": saliency.reshape(grid.frames, grid.rows, grid.cols),
+            "frame_features": pooled,
+        }
+
+    def text_tokens(self, question: str) -> int:
+        """Template and question, without the placeholder."""
+        return len(self._prompt_ids(question)) - 1
+
+    def prompt(
+        self,
+        question: str,
+        reduction: Reduction,
+        *,
+        pts_seconds: Sequence[float] | None = None,
+        positions: PositionRule = "keep",
+    ) -> Prompt:
+        """Template, kept rows, newline, question; frames carry no times in this family."""
+        ids = self._prompt_ids(question)
+        config = self.model.config
+        place = place_of_video(ids, self.tokenizer, config.video_token_id, config.image_token_id)
+        grid, device = reduction.grid, self.device
+        newline = self.model.model.image_newline.to(reduction.features)
+        visual = torch.cat([reduction.features, newline[None]])[None]  # (1, kept + 1, channels)
+        # rows that stand for no token have no place of their own: they take the last one
+        index = torch.where(reduction.index < 0, grid.tokens - 1, reduction.index).to(device)
+        kept = torch.cat([index, index.new_tensor([grid.tokens])])
+        shortened = [*ids[:place], *[ids[place]] * len(kept), *ids[place + 1 :]]
+        after = len(ids) - place - 1
+        return Prompt(
+            input_ids=torch.tensor([shortened], device=device),
+            position_ids=positions_1d(
+                kept, before=place, visual=grid.tokens + 1, after=after, rule=positions
+            ),
+            modality="video",
+            visual=visual,
+            full_tokens=place + grid.tokens + 1 + after,
+        )
+
+    def _prompt_ids(self, question: str) -> list[int]:
+        return video_prompt_ids(self.tokenizer, question)
+
+
+FAMILY = LlavaOnevision
