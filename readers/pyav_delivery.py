@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from av import VideoFrame
     from av.packet import Packet
     from av.video.codeccontext import VideoCodecContext
+    from av.video.stream import VideoStream
 
 
-def decode_packet(codec: VideoCodecContext, packet: Packet | None, report: ReadReport) -> list[VideoFrame]:
+def decode_packet(
+    codec: VideoCodecContext, packet: Packet[VideoStream] | None, report: ReadReport
+) -> list[VideoFrame]:
     """Decode one packet (None drains the decoder); a damaged one gives no frames and is counted."""
     import av
 
@@ -34,7 +37,7 @@ def decode_packet(codec: VideoCodecContext, packet: Packet | None, report: ReadR
 
 def decode_all(reader: PacketReader, report: ReadReport) -> Generator[VideoFrame, None, None]:
     """Decode from the reader's place to the end, going on after damage."""
-    packets: Iterable[Packet | None] = reader
+    packets: Iterable[Packet[VideoStream] | None] = reader
     for packet in packets:
         yield from decode_packet(reader.codec, packet, report)
     yield from decode_packet(reader.codec, None, report)

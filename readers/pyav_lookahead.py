@@ -12,6 +12,7 @@ from streamprune.readers.pyav_packets import Clock, PacketReader
 
 if TYPE_CHECKING:
     from av.packet import Packet
+    from av.video.stream import VideoStream
 
 # Without decoding times, this many later packets settle which picture follows which.
 MAX_REORDER = 32
@@ -19,9 +20,9 @@ MAX_REORDER = 32
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """A packet and the half-open range of seconds in which its picture is on screen (empty if it never is)."""
+    """A packet and the half-open range of seconds in which its picture is on screen; empty if it never is."""
 
-    packet: Packet
+    packet: Packet[VideoStream]
     from_seconds: float
     until_seconds: float
 
@@ -40,7 +41,7 @@ class Lookahead:
     def __init__(self, reader: PacketReader, clock: Clock) -> None:
         self._reader = reader
         self._clock = clock
-        self._waiting: deque[Packet] = deque()
+        self._waiting: deque[Packet[VideoStream]] = deque()
         self._pts: list[int] = []
         self._decoding_pts: int | None = None
         self._ended = False

@@ -82,7 +82,7 @@ class PacketReader:
         self.path = path
         self.clock = clock
         self._num_threads = num_threads
-        self._held: list[Packet] = []
+        self._held: list[Packet[VideoStream]] = []
         self._open()
 
     def _open(self) -> None:
@@ -90,7 +90,7 @@ class PacketReader:
         self.codec = self.stream.codec_context
         self._demuxed = self._demux()
 
-    def _demux(self) -> Generator[Packet, None, None]:
+    def _demux(self) -> Generator[Packet[VideoStream], None, None]:
         import av
 
         failures = 0
@@ -104,10 +104,10 @@ class PacketReader:
             except av.error.FFmpegError:
                 failures += 1
 
-    def __iter__(self) -> Iterator[Packet]:
+    def __iter__(self) -> Iterator[Packet[VideoStream]]:
         return self
 
-    def __next__(self) -> Packet:
+    def __next__(self) -> Packet[VideoStream]:
         return self._held.pop(0) if self._held else next(self._demuxed)
 
     def seek(self, seconds: float) -> bool:
@@ -136,7 +136,7 @@ class PacketReader:
             key = next((packet for packet in self if packet.is_keyframe), None)
             if key is not None and (key.pts is None or self.clock is None):
                 break
-            landed = float("inf") if key is None else self.clock.seconds(key.pts)
+            landed = float("inf") if key is None or self.clock is None else self.clock.seconds(key.pts or 0)
             if key is not None and landed <= seconds + SAME_MOMENT_SECONDS:
                 self._held.insert(0, key)
                 return landed

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from contextlib import closing
-from itertools import groupby
+from itertools import chain, groupby, pairwise
 from threading import Event, Thread
 
 from streamprune.readers.base import Frame
@@ -60,7 +60,7 @@ def merge_groups(groups: list[list[float]], num_runs: int) -> list[list[float]]:
     """Join neighbouring groups into at most ``num_runs`` runs of about equally many groups."""
     num_runs = min(num_runs, len(groups))
     cuts = [run * len(groups) // num_runs for run in range(num_runs + 1)]
-    return [sum(groups[cuts[run] : cuts[run + 1]], []) for run in range(num_runs)]
+    return [list(chain.from_iterable(groups[first:end])) for first, end in pairwise(cuts)]
 
 
 def _num_workers(facts: VideoFacts, options: ReadOptions, groups: list[list[float]]) -> int:

@@ -1,4 +1,4 @@
-"""What a video file is, found out once when it is opened: size, rotation, first and last moment, keyframes."""
+"""What a video file is, found out once when it is opened: size, rotation, start, end, keyframes."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ class VideoFacts:
 
 @dataclass(frozen=True)
 class Extent:
-    """How far the packets of a file reach: seconds of the end, number of packets (None if not all were seen)."""
+    """How far a file reaches: seconds of the end, and the number of packets if all were seen."""
 
     end_seconds: float
     num_packets: int | None
 
 
 def probe(path: Path, options: ReadOptions) -> tuple[VideoInfo, VideoFacts]:
-    """Open a file, decode its first frame, and find its true end. Raises `SourceFormatError` with the reason."""
+    """Open a file, decode its first frame, and find its true end; `SourceFormatError` says why not."""
     with PacketReader(path, None, 1) as reader:
         stream = reader.stream
         coded = stream.codec_context
@@ -105,7 +105,7 @@ def probe(path: Path, options: ReadOptions) -> tuple[VideoInfo, VideoFacts]:
 
 
 def _first_frame(reader: PacketReader) -> tuple[VideoFrame, bool, bool]:
-    """Decode the first picture; also say whether anything before it failed, and whether packets carry times."""
+    """Decode the first picture; also say if anything before it failed, and if packets carry times."""
     import av
 
     failed, timed = 0, True
@@ -119,7 +119,7 @@ def _first_frame(reader: PacketReader) -> tuple[VideoFrame, bool, bool]:
             failed += 1
             continue
         if frames:
-            return frames[0], failed > 0, timed  # type: ignore[return-value]
+            return frames[0], failed > 0, timed
     try:
         frames = reader.codec.decode(None)
     except av.error.FFmpegError:
@@ -143,7 +143,7 @@ def _clock(stream: VideoStream, first: VideoFrame, damaged: bool) -> Clock:
 
 
 def _announced_seconds(reader: PacketReader) -> tuple[float | None, bool]:
-    """Return the length the container claims, and whether it speaks of the pictures (or maybe of longer sound)."""
+    """Return the length the container claims, and whether that surely is the length of the pictures."""
     stream, container = reader.stream, reader.container
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base), True
@@ -169,7 +169,7 @@ def _extent(reader: PacketReader, announced: float | None, frame_seconds: float)
 
 
 def _end_of_packets(reader: PacketReader, frame_seconds: float) -> tuple[float | None, int]:
-    """Return the end (seconds) of the last shown packet from here on, None without time stamps, and the count."""
+    """Return the end (seconds; None without time stamps) of the packets from here on, and their count."""
     clock, end, count = reader.clock, None, 0
     for packet in reader:
         if packet.is_discard:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class PyavSource(Source):
-    """A video file. Every iteration and every sampling opens its own container, so they do not disturb each other."""
+    """A video file. Each iteration and each sampling opens a container of its own, so none disturbs another."""
 
     def __init__(self, path: Path, options: ReadOptions) -> None:
         info, self._facts = probe(path, options)

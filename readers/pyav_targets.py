@@ -102,7 +102,7 @@ class TargetReader:
         return frame
 
     def _move_towards(self, time: float) -> None:
-        """Seek if that spares reading: a keyframe lies between here and the time, and not just around the corner."""
+        """Seek if that spares reading: a keyframe lies between here and the time, and the way is long."""
         hints, gap = self._facts.keyframe_hints, time - self._position
         if self._lost_place:
             pays = True
@@ -118,7 +118,7 @@ class TargetReader:
             self._begin_plan(landed)
 
     def _keyframe_hinted(self, time: float) -> bool:
-        """Whether the index has a keyframe between here and ``time``; without an index there may always be one."""
+        """Whether the index has a keyframe between here and ``time``; without an index there may be one."""
         hints = self._facts.keyframe_hints
         return hints is None or bisect_right(hints, self._position) < bisect_right(
             hints, time + SAME_MOMENT_SECONDS
@@ -194,7 +194,7 @@ class TargetReader:
         return self._ready.pop(pts, None)
 
     def _recover(self, time: float, planned: Shown | None) -> Frame:
-        """Decode everything from ever further back, and take the last frame up to ``time``, or else the first."""
+        """Decode everything from ever further back; take the last frame up to ``time``, or else the first."""
         retreat = 0.0
         while True:
             begin = time - retreat
