@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import LlavaOnevisionForConditionalGeneration
 
-from streamprune.embedded.draw import COLOR_NAMES, KINDS
+from streamprune.embedded.world.draw import COLOR_NAMES, KINDS
 from streamprune.embedded.train.dropping import draw_keep, draw_tokens
 from streamprune.embedded.train.packing import PREFIX_WORDS, Packed, attention_mask, clip_positions, pack
 from streamprune.embedded.train.samples import Diet, Sample, draw, plain

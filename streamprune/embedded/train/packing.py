@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from streamprune.embedded.questions import Question
+from streamprune.embedded.world.questions import Question
 from streamprune.embedded.train.tokenizer import END, PAD, START, build_tokenizer
 
 PREFIX_WORDS = 2

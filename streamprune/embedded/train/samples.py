@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from streamprune.embedded.clips import Clip, clip
-from streamprune.embedded.questions import Question
-from streamprune.embedded.seeds import Split
+from streamprune.embedded.world.clips import Clip, clip
+from streamprune.embedded.world.questions import Question
+from streamprune.embedded.world.seeds import Split
 
 _NEEDS_WHOLE_CLIP = {"when", "count"}
 _NEEDS_BOTH_ENDS = {"motion", "describe", "where_main"}

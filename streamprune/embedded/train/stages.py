@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamprune.embedded.crowd import LabelledFrame, crowd
+from streamprune.embedded.world.crowd import LabelledFrame, crowd
 from streamprune.embedded.train.language import language_loss, probe
 from streamprune.embedded.train.loop import Stage, Student
 from streamprune.embedded.train.samples import Diet

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from streamprune.embedded.wordings import vocabulary
+from streamprune.embedded.world.wordings import vocabulary
 
 SPECIALS = ("<|pad|>", "<|unk|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>")
 PAD, UNKNOWN, START, END, IMAGE, VIDEO = range(len(SPECIALS))

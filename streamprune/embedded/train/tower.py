@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import LlavaOnevisionForConditionalGeneration
 
-from streamprune.embedded.crowd import BACKGROUND, LabelledFrame, crowd
-from streamprune.embedded.draw import COLOR_NAMES, KINDS
-from streamprune.embedded.scenes import Thing
+from streamprune.embedded.world.crowd import BACKGROUND, LabelledFrame, crowd
+from streamprune.embedded.world.draw import COLOR_NAMES, KINDS
+from streamprune.embedded.world.scenes import Thing
 
 _BACKGROUND_WEIGHT = 0.15
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from streamprune.embedded.draw import CELLS, FRAME_SIDE, cell_coverage, paint
-from streamprune.embedded.questions import Question, ask
-from streamprune.embedded.scenes import Script, script
-from streamprune.embedded.seeds import Split, check_count, check_split, generator
-from streamprune.embedded.textures import noise, texture
+from streamprune.embedded.world.draw import CELLS, FRAME_SIDE, cell_coverage, paint
+from streamprune.embedded.world.questions import Question, ask
+from streamprune.embedded.world.scenes import Script, script
+from streamprune.embedded.world.seeds import Split, check_count, check_split, generator
+from streamprune.embedded.world.textures import noise, texture
 
 MAX_FRAMES = 256
 _PIXELS = FRAME_SIDE * FRAME_SIDE * 3

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streamprune.embedded.draw import COLOR_NAMES, SHAPES
-from streamprune.embedded.scenes import Scene, Script, Thing
-from streamprune.embedded.wordings import NUMBERS, ORDINALS, held_out, training
+from streamprune.embedded.world.draw import COLOR_NAMES, SHAPES
+from streamprune.embedded.world.scenes import Scene, Script, Thing
+from streamprune.embedded.world.wordings import NUMBERS, ORDINALS, held_out, training
 
 GROUPS = {
     "color_needle": "needle",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamprune.embedded.draw import COLOR_NAMES, DIGITS, SHAPES
+from streamprune.embedded.world.draw import COLOR_NAMES, DIGITS, SHAPES
 
 ORDINALS = ("first", "second", "third", "fourth")
 NUMBERS = ("one", "two", "three", "four", "five", "six")

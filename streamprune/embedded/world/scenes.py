@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamprune.embedded.draw import COLOR_NAMES, COLORS, DIGITS, FRAME_SIDE, SHAPES
-from streamprune.embedded.textures import TEXTURES_PER_SPLIT
+from streamprune.embedded.world.draw import COLOR_NAMES, COLORS, DIGITS, FRAME_SIDE, SHAPES
+from streamprune.embedded.world.textures import TEXTURES_PER_SPLIT
 
 Role = Literal["main", "needle", "digit"]
 DIRECTIONS = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0), "still": (0, 0)}
@@ -82,7 +82,7 @@ def _scene_bounds(rng: np.random.Generator, frames: int, one_scene_share: float)
     return list(zip(edges[:-1], edges[1:], strict=True))
 
 
-def _scene(rng: np.random.Generator, start: int, stop: int, taken: set[int]) -> Scene:
+def make_scene(rng: np.random.Generator, start: int, stop: int, taken: set[int]) -> Scene:
     texture = int(rng.integers(TEXTURES_PER_SPLIT))
     while texture in taken:
         texture = int(rng.integers(TEXTURES_PER_SPLIT))
@@ -131,7 +131,14 @@ def _collides(things: list[Thing], start: int, centers: tuple[tuple[int, int], .
     return False
 
 
-class _Cast:
+class Casting(Protocol):
+    """Whoever says which kind and colour the next object of a role has."""
+
+    def next(self, role: Role) -> tuple[str, str]:
+        """Return kind and colour of the next object."""
+
+
+class Cast:
     """Hands out kinds and colours so that no shape, digit or colour of the same sort appears twice."""
 
     def __init__(self, rng: np.random.Generator) -> None:
@@ -142,12 +149,13 @@ class _Cast:
         self.digit_colors = [COLOR_NAMES[i] for i in rng.permutation(len(COLOR_NAMES))]
 
     def next(self, role: Role) -> tuple[str, str]:
+        """Return kind and colour of the next object, never given before."""
         if role == "digit":
             return self.digits.pop(), self.digit_colors.pop()
         return self.shapes.pop(), self.colors.pop()
 
 
-def _add_main(rng: np.random.Generator, cast: _Cast, things: list[Thing], scene: int, bounds: tuple[int, int]) -> None:
+def add_main(rng: np.random.Generator, cast: Casting, things: list[Thing], scene: int, bounds: tuple[int, int]) -> None:
     start, stop = bounds
     for _ in range(12):
         half_pixels = int(rng.integers(20, 29))
@@ -173,8 +181,8 @@ def _brief_span(
     return None if alone and busy else (scene, begin, begin + length)
 
 
-def _add_brief(
-    rng: np.random.Generator, cast: _Cast, things: list[Thing], bounds: list[tuple[int, int]], role: Role
+def add_brief(
+    rng: np.random.Generator, cast: Casting, things: list[Thing], bounds: list[tuple[int, int]], role: Role
 ) -> None:
     half_pixels = 19 if role == "digit" else int(rng.integers(13, 18))
     for _ in range(24):
@@ -203,20 +211,20 @@ def script(rng: np.random.Generator, frames: int, one_scene_share: float = 0.0) 
     """Draw the script of a clip; ``one_scene_share`` of the clips have a single scene whatever their length."""
     bounds = _scene_bounds(rng, frames, one_scene_share)
     taken: set[int] = set()
-    scenes = tuple(_scene(rng, start, stop, taken) for start, stop in bounds)
-    cast, things = _Cast(rng), list[Thing]()
+    scenes = tuple(make_scene(rng, start, stop, taken) for start, stop in bounds)
+    cast, things = Cast(rng), list[Thing]()
     num_needles, num_digits = _counts(rng, frames)
     for number, span in enumerate(bounds):
-        _add_main(rng, cast, things, number, span)
+        add_main(rng, cast, things, number, span)
     spare = _MAX_OBJECTS - num_needles - len(things)
     for number, span in enumerate(bounds):
         if spare > 0 and rng.random() < 0.35:
-            _add_main(rng, cast, things, number, span)
+            add_main(rng, cast, things, number, span)
             spare -= 1
     for _ in range(num_needles):
-        _add_brief(rng, cast, things, bounds, "needle")
+        add_brief(rng, cast, things, bounds, "needle")
     for _ in range(num_digits):
-        _add_brief(rng, cast, things, bounds, "digit")
+        add_brief(rng, cast, things, bounds, "digit")
     gains: NDArray[np.int64] = rng.integers(60, 69, frames)
     offsets: NDArray[np.int64] = rng.integers(0, 100_000, frames)
     sigma = int(rng.integers(2, 9))

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from streamprune.embedded.clips import render_script
-from streamprune.embedded.draw import CELLS, COLOR_NAMES, COLORS, KINDS, SHAPES, cell_coverage
-from streamprune.embedded.scenes import Role, Scene, Script, Thing
-from streamprune.embedded.seeds import Split, generator
-from streamprune.embedded.textures import TEXTURES_PER_SPLIT
+from streamprune.embedded.world.clips import render_script
+from streamprune.embedded.world.draw import CELLS, COLOR_NAMES, COLORS, KINDS, SHAPES, cell_coverage
+from streamprune.embedded.world.scenes import Role, Scene, Script, Thing
+from streamprune.embedded.world.seeds import Split, generator
+from streamprune.embedded.world.textures import TEXTURES_PER_SPLIT
 
 BACKGROUND = len(KINDS)  # kind label of a token without an object; its colour label is len(COLOR_NAMES)
 _LEAST_COVERAGE = 0.12

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from streamprune.embedded.seeds import generator
+from streamprune.embedded.world.seeds import generator
 
 TEXTURES_PER_SPLIT = 160
 TEXTURE_SIDE = 144
