@@ -9,7 +9,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # from the bottom up; a module may import what stands above it in this list, and its own noun
 LAYERS: list[tuple[str, ...]] = [
-    ("errors", "tokens", "embedded.world"),
+    ("errors",),
+    ("reduction",),
+    ("tokens", "embedded.world"),
     ("readers",),
     ("budget", "ops"),
     ("frames", "encoder", "pre_llm", "in_llm", "kv"),
@@ -30,7 +32,10 @@ TRANSFORMERS_ROOMS = {"models", "cache", "pipelines", "embedded"}
 def _modules() -> list[tuple[str, Path]]:
     """(dotted name below streamprune, file) of every module."""
     found = []
-    for folder, prefix in ((ROOT / "streamprune", ()), *((ROOT / n, (n,)) for n in ("readers", "cache", "pipelines"))):
+    for folder, prefix in (
+        (ROOT / "streamprune", ()),
+        *((ROOT / n, (n,)) for n in ("readers", "cache", "pipelines")),
+    ):
         for path in sorted(folder.rglob("*.py")):
             parts = (*prefix, *path.relative_to(folder).with_suffix("").parts)
             if parts[-1] == "__init__" and len(parts) > 1:
@@ -43,7 +48,9 @@ def _room(module: str) -> tuple[int, str]:
     """Layer number and room of a dotted name below streamprune."""
     parts = module.split(".")
     if parts[0] == "embedded" and len(parts) > 1 and parts[1].startswith(WORLD):
-        return 0, "embedded.world"
+        return next(
+            level for level, rooms in enumerate(LAYERS) if "embedded.world" in rooms
+        ), "embedded.world"
     for level, rooms in enumerate(LAYERS):
         if parts[0] in rooms:
             return level, parts[0]

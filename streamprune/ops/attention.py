@@ -16,12 +16,12 @@ def frame_query_attention(
         queries: (rows, heads, dim) of one vision layer after rotation, frame after frame.
         keys: same shape.
         frames: temporal slices in ``rows``.
-        rows_per_token: consecutive rows that the model merges into one token (4 = a 2 x 2 patch merger); their
-            mean is the token's key.
+        rows_per_token: consecutive rows that the model merges into one token (4 = a 2 x 2 patch merger);
+            their mean is the token's key.
 
     Returns:
-        (frames, tokens per frame) float32 softmax over the frame's tokens, averaged over heads, in the order of
-        the rows (window order where the encoder permutes; undo that permutation afterwards).
+        (frames, tokens per frame) float32 softmax over the frame's tokens, averaged over heads, in the order
+        of the rows (window order where the encoder permutes; undo that permutation afterwards).
 
     Raises:
         InvalidValueError: shapes differ, or rows do not divide into frames of whole tokens.
@@ -41,4 +41,4 @@ def frame_query_attention(
     query = queries.float().reshape(frames, -1, heads, dim).mean(1)
     token_keys = keys.float().reshape(frames, -1, rows_per_token, heads, dim).mean(2)
     logits = torch.einsum("fhd,fthd->fht", query, token_keys) / dim**0.5
-    return logits.softmax(-1).mean(1)
+    return torch.softmax(logits, -1).mean(1)

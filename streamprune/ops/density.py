@@ -8,9 +8,9 @@ import torch
 def density_peaks(squared_distances: torch.Tensor, neighbors: int) -> torch.Tensor:
     """Score of each of ``n`` points as a cluster centre.
 
-    The density of a point is ``exp(-m)``, ``m`` being the mean of its ``neighbors`` smallest squared distances;
-    the point itself (at distance 0) is one of them. Its separation is the distance to the nearest strictly
-    denser point, and the largest distance of all when there is none.
+    The density of a point is ``exp(-m)``, ``m`` being the mean of its ``neighbors`` smallest squared
+    distances; the point itself (at distance 0) is one of them. Its separation is the distance to the nearest
+    strictly denser point, and the largest distance of all when there is none.
 
     Args:
         squared_distances: (n, n) float32, 0 on the diagonal, already scaled as the method wants it.

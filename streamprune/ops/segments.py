@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 
 from streamprune.ops.selection import lowest
@@ -26,4 +28,4 @@ def cut_transitions(
     if threshold is not None:
         cut |= similarity < threshold
     edges = [0, *(cut.nonzero()[:, 0] + 1).tolist(), transitions + 1]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(itertools.pairwise(edges))

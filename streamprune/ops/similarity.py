@@ -34,7 +34,7 @@ def gram(values: torch.Tensor) -> torch.Tensor:
 
 
 def squared_distances(products: torch.Tensor) -> torch.Tensor:
-    """(rows, rows) squared Euclidean distances from a Gram matrix; never negative, exactly 0 on the diagonal."""
+    """(rows, rows) squared Euclidean distances from a Gram matrix: at least 0, exactly 0 on the diagonal."""
     squares = products.diagonal()
     distances = (squares[:, None] + squares[None, :] - 2 * products).clamp_(min=0)
     return distances.fill_diagonal_(0)
@@ -47,5 +47,5 @@ def most_similar(values: torch.Tensor, targets: torch.Tensor, *, block_rows: int
     ``block_rows`` rows are held in float32 at a time. Ties and zero rows go to the lowest target.
     """
     unit = unit_rows(targets)
-    best = [(unit @ block.float().T).argmax(0) for block in values.split(block_rows)]
+    best = [(unit @ block.float().T).argmax(0) for block in torch.split(values, block_rows)]
     return torch.cat(best)

@@ -7,7 +7,7 @@ a row in ``tests/contract/table.py`` (and one in ``tests/goldens`` when released
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from streamprune.budget import Budget
@@ -29,7 +29,7 @@ class PreLLMMethod(ABC):
         causal: usable on a live stream, without looking at later frames.
     """
 
-    budget: Budget = Budget()
+    budget: Budget = field(default_factory=Budget)
 
     needs: ClassVar[tuple[str, ...]] = ()
     causal: ClassVar[bool] = False
@@ -41,7 +41,7 @@ class PreLLMMethod(ABC):
         return self.count_reduced(grid)
 
     def count_reduced(self, grid: VideoGrid) -> int | None:
-        """:meth:`count` for a budget that does not keep everything; override where the method rounds otherwise."""
+        """:meth:`count` for a budget that drops something; override where the method rounds otherwise."""
         return self.budget.tokens(grid.tokens)
 
     @abstractmethod

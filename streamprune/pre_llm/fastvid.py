@@ -55,10 +55,9 @@ class FastVID(PreLLMMethod):
 
     Needs ``saliency`` (frames, rows, cols), higher = more salient, and ``frame_features`` (frames, channels).
 
-    Every frame keeps its share of the budget, at least one token; of that, ``context_ratio`` becomes anchors on
-    every ``anchor_interval``-th frame of a segment. Anchors are chosen by density among the tokens that are not
-    salient; then every token of the segment that is not salient joins, once per anchor frame, the anchor most
-    like it.
+    Every frame keeps its share of the budget, at least one token; of that, ``context_ratio`` becomes anchors
+    on every ``anchor_interval``-th frame of a segment. Anchors are chosen by density among the tokens not
+    salient; then every other such token of the segment joins, once per anchor frame, the anchor most like it.
 
     Args:
         form: which released implementation is reproduced. ``llava_onevision`` splits each frame's budget and
@@ -72,8 +71,8 @@ class FastVID(PreLLMMethod):
             salient (``qwen2_5_vl``: at least one per segment).
         anchor_interval: an anchor frame every so many frames.
         merge_weight_floor: an anchor keeps at least this weight in its blend, in [0, 1].
-        ignore_threshold: only with ``qwen2_5_vl``: neighbours in a segment with at least this cosine are near-
-            identical; None = 0.95.
+        ignore_threshold: only with ``qwen2_5_vl``: neighbours in a segment with at least this cosine are
+            near-identical; None = 0.95.
         neighbors: how many nearest tokens, itself included, make a token's density.
         anchor_in_mean: whether anchors are members of their own frame's merges; None = as released (only
             ``llava_onevision``); the paper's text says False.
@@ -82,8 +81,8 @@ class FastVID(PreLLMMethod):
 
     Source: arXiv 2503.11187 and its three released implementations. Differences: the random term that breaks
     ties in the density is left out, ties go to the lower index. Where the released code raises, this goes on:
-    clips shorter than ``num_segments``, one frame, budgets without context tokens. Anchors that an anchor frame
-    has no room for become salient tokens of the segment's other frames.
+    clips shorter than ``num_segments``, one frame, budgets without context tokens. Anchors that an anchor
+    frame has no room for become salient tokens of the segment's other frames.
     """
 
     form: Form = "llava_onevision"
@@ -116,7 +115,7 @@ class FastVID(PreLLMMethod):
             raise InvalidValueError("ignore_threshold belongs to form='qwen2_5_vl' only; leave it out")
 
     def count_reduced(self, grid: VideoGrid) -> int | None:
-        """Known unless a segment's length (or, for ``qwen2_5_vl``, its near-identical frames) changes the sum."""
+        """Known unless it depends on how long segments are (``qwen2_5_vl``: on how alike frames are)."""
         longest = max(1, grid.frames - self.num_segments + 1)
         each = self._frame_budget(grid)
         if self.form == "qwen2_5_vl" and longest > 1:
@@ -137,7 +136,7 @@ class FastVID(PreLLMMethod):
         )
 
     def segment_shares(self, per_frame: int, tokens_per_frame: int, holds: list[bool]) -> SegmentShares:
-        """Split the budget of a segment of ``len(holds)`` frames, of which those that hold may keep tokens."""
+        """Split the budget of a segment of ``len(holds)`` frames; only those that hold may keep tokens."""
         frames = len(holds)
         if self.form == "llava_onevision":
             context_each = share_of(per_frame, self.context_ratio, rounding="truncate")
@@ -251,7 +250,7 @@ def _scatter(values: list[int], holds: list[bool]) -> list[int]:
 
 
 def _blend(merges: list[_Merge], weight_floor: float, like: torch.Tensor) -> Entries:
-    """Entries (anchor, token, weight) of all merges at once; ``like`` says on which device when there are none."""
+    """Entries (anchor, token, weight) of all merges; ``like`` gives the device when there are none."""
     empty = like.new_empty(0)
     first = 0
     joined = []
