@@ -22,7 +22,7 @@ from streamprune.readers.base import CorruptPolicy, check_fps
 from streamprune.readers.images import FolderSource
 from streamprune.readers.iterator import IteratorSource
 from streamprune.readers.memory import open_array, open_sequence
-from streamprune.readers.options import DEFAULT_MAX_PIXELS, ReadOptions
+from streamprune.readers.options import DEFAULT_MAX_PIXELS, DEFAULT_TIMEOUT_SECONDS, ReadOptions
 from streamprune.readers.prefetch import DEFAULT_PREFETCH_BYTES
 from streamprune.readers.source import Source
 
@@ -47,6 +47,7 @@ def open_source(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     decode_threads: int | None = None,
     prefetch_bytes: int = DEFAULT_PREFETCH_BYTES,
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
 ) -> Source:
     """Open a video file, a folder of images, an array of frames or an iterator of frames.
 
@@ -61,6 +62,7 @@ def open_source(
         decode_threads: threads for decoding a file; None takes the usable cores, at most 4.
         prefetch_bytes: bound on the decoded frames waiting ahead of an iteration; 0 decodes in the caller's
             thread.
+        timeout_seconds: longest wait for one frame of a backend that runs in a child process (decord).
 
     Raises an error of `streamprune.errors` that names the source: `SourceNotFoundError`,
     `SourcePermissionError`, `SourceFormatError`, or `InvalidValueError`/`InvalidTypeError` for what is no
@@ -74,6 +76,7 @@ def open_source(
         max_pixels=max_pixels,
         decode_threads=decode_threads,
         prefetch_bytes=prefetch_bytes,
+        timeout_seconds=timeout_seconds,
     )
     rate = None if fps is None else check_fps("fps", fps)
     if isinstance(source, (str, os.PathLike)):

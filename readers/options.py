@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import get_args
 
 from streamprune.errors import InvalidTypeError, InvalidValueError, SourceFormatError, UnknownNameError
-from streamprune.readers.base import CorruptPolicy
+from streamprune.readers.base import CorruptPolicy, check_seconds
 from streamprune.readers.prefetch import DEFAULT_PREFETCH_BYTES
 
 # 8K video has 33 million pixels; anything far above is a mistake or an attack on memory.
 DEFAULT_MAX_PIXELS = 100_000_000
 MAX_DEFAULT_THREADS = 4
+DEFAULT_TIMEOUT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class ReadOptions:
             "drop" it, or "raise" `SourceFormatError`.
         max_pixels: refuse pictures with more pixels than this before decoding them.
         decode_threads: threads for decoding; None takes the usable cores, at most 4.
+        timeout_seconds: longest wait for one frame of a backend that runs in a child process (decord).
         prefetch_bytes: bound on the decoded frames waiting ahead of an iteration; 0 decodes in the caller's
             thread.
     """
@@ -34,12 +36,15 @@ class ReadOptions:
     max_pixels: int = DEFAULT_MAX_PIXELS
     decode_threads: int | None = None
     prefetch_bytes: int = DEFAULT_PREFETCH_BYTES
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
 
     def __post_init__(self) -> None:
         if self.corrupt not in get_args(CorruptPolicy):
             raise UnknownNameError.among("corrupt policy", self.corrupt, get_args(CorruptPolicy))
         _check_count("max_pixels", self.max_pixels, least=1)
         _check_count("prefetch_bytes", self.prefetch_bytes, least=0)
+        if check_seconds("timeout_seconds", self.timeout_seconds) == 0:
+            raise InvalidValueError("timeout_seconds must be above 0, got 0")
         if self.decode_threads is not None:
             _check_count("decode_threads", self.decode_threads, least=1)
         if self.resize is not None:
@@ -52,6 +57,8 @@ class ReadOptions:
     @property
     def num_threads(self) -> int:
         """Threads to decode with."""
+        if check_seconds("timeout_seconds", self.timeout_seconds) == 0:
+            raise InvalidValueError("timeout_seconds must be above 0, got 0")
         if self.decode_threads is not None:
             return self.decode_threads
         return min(MAX_DEFAULT_THREADS, len(os.sched_getaffinity(0)))

@@ -15,13 +15,14 @@ from streamprune.readers.pyav_parallel import fetch
 from streamprune.readers.pyav_probe import probe
 from streamprune.readers.report import ReadReport
 from streamprune.readers.source import Source
+from streamprune.readers.timeline import scan_times
 
 if TYPE_CHECKING:
     from av import VideoFrame
 
 
 class PyavSource(Source):
-    """A video file. Each iteration and each sampling opens a container of its own, so none disturbs another."""
+    """A video file; each iteration and each sampling has a container of its own, so none disturbs another."""
 
     def __init__(self, path: Path, options: ReadOptions) -> None:
         info, self._facts = probe(path, options)
@@ -81,15 +82,7 @@ class PyavSource(Source):
         return shown | dict.fromkeys(waiting, delivery.deliver(*held, len(shown)))
 
     def _keyframes(self) -> list[float]:
-        """Scan the packets, without decoding: exact in every container."""
-        clock = self._facts.clock
-        with PacketReader(self._facts.path, clock, 1) as reader:
-            keys = {
-                clock.seconds(p.pts)
-                for p in reader
-                if p.is_keyframe and p.pts is not None and not p.is_discard
-            }
-        return sorted(time for time in keys if time >= 0)
+        return scan_times(self._facts, keyframes_only=True)
 
     def _close(self) -> None:
         """Nothing is held between calls; running iterations were closed already."""
