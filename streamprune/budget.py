@@ -101,7 +101,7 @@ def _round(value: float, rounding: Rounding) -> int:
 def _check_ratio(value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise InvalidTypeError(f"keep_ratio must be a number in (0, 1], the share KEPT; got {value!r}")
-    if not 0 < value <= 1:  # also refuses NaN
+    if not 0 < float(value) <= 1:  # also refuses NaN
         raise InvalidValueError(f"keep_ratio must be in (0, 1], the share KEPT; got {value!r}")
 
 

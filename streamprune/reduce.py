@@ -62,6 +62,8 @@ def choose_reducer(
 ) -> Reducer:
     """Build the named method with its budget, or check that ``method`` is one already."""
     options = options or {}
+    if "budget" in options:
+        raise InvalidValueError("budget is not an option; give keep_ratio or keep_tokens")
     if isinstance(method, str):
         built: Reducer = build_method(
             "pre_llm", method, {**options, "budget": Budget(keep_ratio, keep_tokens)}
