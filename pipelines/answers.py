@@ -15,7 +15,7 @@ from streamprune.errors import InvalidValueError
 
 @dataclass(frozen=True, kw_only=True)
 class Stats:
-    """What one answer took. Milliseconds are wall-clock; stages shared by several questions appear in each answer.
+    """What one answer took, in wall-clock milliseconds; stages that several questions share appear in each.
 
     Attributes:
         frames: frames that were encoded.
@@ -89,7 +89,7 @@ class Answer:
 
 
 class _Exchange:
-    """What the two sides share; the thread holds this and never the stream, so that the stream can be collected."""
+    """What the two sides share; the thread holds this and not the stream, so that one can be collected."""
 
     def __init__(self) -> None:
         self.pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -109,8 +109,9 @@ def _run(exchange: _Exchange, work: Callable[[Callable[[str], None], threading.E
 class AnswerStream(Iterator[str]):
     """Pieces of one answer as they come; joined they are the answer's text.
 
-    The model works in a thread that starts with the first piece asked for. ``close`` (also on leaving a ``with``
-    block, on any exception while waiting, and when the stream is dropped) stops it after the current token.
+    The model works in a thread that starts with the first piece asked for. ``close`` (also on leaving a
+    ``with`` block, on any exception while waiting, and when the stream is dropped) stops it after the
+    current token.
     """
 
     def __init__(self, work: Callable[[Callable[[str], None], threading.Event], Answer]) -> None:

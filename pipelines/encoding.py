@@ -137,7 +137,7 @@ def encode_video(
             source.close()
     encoded = EncodedFrames.join(parts)
     return EncodedVideo(
-        tokens=VisualTokens.from_grid(encoded.features, family.signals(encoded.signals), tuple(pts_seconds)),
+        tokens=encoded.tokens(family.signals(encoded.signals), tuple(pts_seconds)),
         source=source.info.source,
         warnings=warnings,
         decode_ms=watch.ms["decode"],

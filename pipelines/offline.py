@@ -74,7 +74,7 @@ class _Job:
 
 
 class VideoLLM:
-    """A loaded model that answers questions about videos. Threads may share one: the model works for one at a time."""
+    """A loaded model that answers questions about videos; threads may share it and take turns."""
 
     def __init__(self, family: VideoFamily) -> None:
         self.family = family
@@ -147,20 +147,22 @@ class VideoLLM:
         """Answer one question about ``video``, or several, for which it is decoded, encoded and reduced once.
 
         Args:
-            video: a path, folder of images, uint8 array (frames, rows, cols, 3), list or iterator of frames, an
-                open Source, or an :class:`EncodedVideo`, whose frames are chosen already.
+            video: a path, folder of images, uint8 array (frames, rows, cols, 3), list or iterator of
+                frames, an open Source, or an :class:`EncodedVideo`, whose frames are chosen already.
             recipe: name of a method or recipe, a path to a .toml file, or a Recipe; None keeps every token.
             keep_ratio: share of the visual tokens KEPT, in (0, 1].
             keep_tokens: number of visual tokens kept; give one of the two.
-            num_frames: so many frames, evenly spread; default: what suits the model. With ``fps``: at most so many.
+            num_frames: so many frames, evenly spread; default: what suits the model. With ``fps``: at most
+                so many.
             fps: so many frames a second.
             start_seconds, end_seconds: look only at this part.
             max_new_tokens: longest answer.
-            positions: "keep" leaves kept tokens where they were in the full prompt, "renumber" closes the gaps.
+            positions: "keep" leaves kept tokens where they were in the full prompt, "renumber" closes the
+                gaps.
             stream: return an AnswerStream of text pieces (one question only).
             backend: library that decodes files.
-            frames_per_batch: frames that go through the vision tower at once; a whole clip at once repeats the
-                stock model to the last bit.
+            frames_per_batch: frames that go through the vision tower at once; a whole clip at once repeats
+                the stock model to the last bit.
             progress: called with ("decode", "encode" or "generate"; done; total).
             **options: the pre-LLM method's own options.
 

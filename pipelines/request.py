@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamprune.errors import InvalidTypeError, InvalidValueError, RecipeError, StreampruneError
-from streamprune.frames import FrameMethod, Fps, Uniform
+from streamprune.frames import Fps, FrameMethod, Uniform
 from streamprune.models.chat_template import check_question
 from streamprune.models.positions import PositionRule, check_position_rule
 from streamprune.recipe import Recipe
@@ -129,7 +129,7 @@ def read_recipe(
     resolved = Recipe.resolve(recipe).with_budget(keep_ratio, keep_tokens)
     if recipe is None and not resolved.budget.keeps_all:
         raise InvalidValueError(
-            "keep_ratio and keep_tokens need a method that chooses what stays: give recipe=, e.g. recipe='fastvid'"
+            "keep_ratio and keep_tokens need a method that chooses what stays: give recipe=, e.g. 'fastvid'"
         )
     for stage in resolved.stages:
         if stage not in _STAGES:

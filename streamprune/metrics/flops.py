@@ -1,13 +1,13 @@
 """Operations of the language model, from its configuration and the number of tokens.
 
-A multiply-add counts as two operations (papers of this field often count it as one, and attention over all pairs:
-their figures are then a little over half of ours). Per layer and token the projections take
+A multiply-add counts as two operations (papers of this field often count it as one, and attention over all
+pairs: their figures are then a little over half of ours). Per layer and token the projections take
 
     2 * width * (2 * query_width + 2 * key_value_width) + 6 * width * inner_width
 
-and a token that sees ``n`` keys takes ``4 * query_width * n`` for scores and weighted sums. Attention is causal: the
-i-th token of a prompt sees i keys. The output head runs for one token a step: ``2 * width * vocabulary``. Norms,
-rotations and the vision tower are not counted.
+and a token that sees ``n`` keys takes ``4 * query_width * n`` for scores and weighted sums. Attention is
+causal: the i-th token of a prompt sees i keys. The output head runs for one token a step: ``2 * width *
+vocabulary``. Norms, rotations and the vision tower are not counted.
 """
 
 from __future__ import annotations

@@ -39,11 +39,11 @@ class PeakMemory:
         work()
         peak.read()
 
-    On CUDA: torch's peak of allocated bytes on that device, less what was allocated at the start. Elsewhere: the
-    high-water mark of the process's resident memory, less what was resident then; all threads of the process
-    count, and memory that an earlier piece of work left with the allocator is reused unseen. On Linux starting
-    resets the process's high-water mark (VmHWM); where that cannot be done only growth beyond every earlier peak
-    shows.
+    On CUDA: torch's peak of allocated bytes on that device, less what was allocated at the start.
+    Elsewhere: the high-water mark of the process's resident memory, less what was resident then; all threads
+    of the process count, and memory that an earlier piece of work left with the allocator is reused unseen.
+    On Linux starting resets the process's high-water mark (VmHWM); where that cannot be done only growth
+    beyond every earlier peak shows.
     """
 
     def __init__(self, device: torch.device) -> None:

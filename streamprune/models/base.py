@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from streamprune.errors import InvalidValueError, SignalError
 from streamprune.models.positions import PositionRule
 from streamprune.models.preprocessing import FrameTransform, Image
 from streamprune.registry import list_methods
-from streamprune.tokens import Reduction, VideoGrid
+from streamprune.tokens import Reduction, VideoGrid, VisualTokens
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,14 @@ class EncodedFrames:
         signals = {name: torch.cat([part.signals[name] for part in parts]) for name in names}
         return cls(torch.cat([part.features for part in parts]), signals)
 
+    def tokens(
+        self, signals: Mapping[str, torch.Tensor], pts_seconds: tuple[float, ...] | None = None
+    ) -> VisualTokens:
+        """The same as flat :class:`VisualTokens`; ``signals`` is usually the family's :class:`Signals`."""
+        frames, rows, cols, channels = self.features.shape
+        grid = VideoGrid(frames, rows, cols)
+        return VisualTokens(self.features.reshape(grid.tokens, channels), grid, signals, pts_seconds)
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -87,10 +94,12 @@ class Prompt:
 
     def model_inputs(self) -> dict[str, Any]:
         """Keyword arguments for the model, made afresh: generation may overwrite the features it is given."""
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
         rows = BaseModelOutputWithPooling(pooler_output=self.visual)
         return {
             "input_ids": self.input_ids,
-            # explicit, because gaps in the positions without a mask read as the start of another packed sequence
+            # explicit: without a mask, gaps in the positions read as the start of another packed sequence
             "attention_mask": torch.ones_like(self.input_ids),
             "position_ids": self.position_ids,
             "mm_encoder_outputs": {self.modality: rows},
@@ -222,12 +231,12 @@ class Signals(Mapping[str, torch.Tensor]):
 
 
 def place_of_video(ids: Sequence[int], tokenizer: Any, video_id: int, image_id: int | None = None) -> int:
-    """Index of the only video placeholder in ``ids``; InvalidValueError when the question brought placeholders."""
+    """Index of the only video placeholder in ``ids``; InvalidValueError when the question brought more."""
     places = [i for i, value in enumerate(ids) if value == video_id]
     foreign = image_id is not None and image_id in ids
     if len(places) != 1 or foreign:
         names = tokenizer.convert_ids_to_tokens([i for i in (video_id, image_id) if i is not None])
         raise InvalidValueError(
-            f"question must not contain the model's placeholders {' or '.join(map(repr, names))}; take them out"
+            f"question must not contain the placeholders {' or '.join(map(repr, names))}; take them out"
         )
     return places[0]

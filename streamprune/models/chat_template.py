@@ -8,7 +8,7 @@ from streamprune.errors import InvalidTypeError, InvalidValueError
 
 
 def check_question(question: object) -> str:
-    """Return ``question`` if it is text that says something; InvalidTypeError or InvalidValueError otherwise."""
+    """Return ``question`` if it is text that says something; InvalidTypeError or InvalidValueError if not."""
     if not isinstance(question, str):
         raise InvalidTypeError(f"question must be text, got {type(question).__name__}")
     if not question.strip():

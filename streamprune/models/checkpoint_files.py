@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers.utils import cached_file
 
 from streamprune.errors import ModelNotFoundError, ModelWeightsError, UnsupportedModelError
 from streamprune.models.siglip_head import find_head_tensors
@@ -34,13 +33,13 @@ def embedded_folder() -> Path:
 def resolve_name(name: str | Path) -> str:
     """Turn what the user asked for into a folder that is there or a hub name.
 
-    "embedded" is the shipped model; "owner/name" is a hub name unless a folder is called so. ModelNotFoundError
-    for anything else.
+    "embedded" is the shipped model; "owner/name" is a hub name unless a folder is called so.
+    ModelNotFoundError for anything else.
     """
     if name == "embedded":
         return str(embedded_folder())
     path = Path(name).expanduser()
-    if path.is_dir():
+    if path.is_dir() and name != "":
         return str(path)
     if path.is_file():
         raise ModelNotFoundError(
@@ -54,19 +53,19 @@ def resolve_name(name: str | Path) -> str:
     ):
         return name
     raise ModelNotFoundError(
-        f"there is no model {str(name)!r}: neither 'embedded', nor a folder, nor a hub name of the form 'owner/name'"
+        f"there is no model {str(name)!r}: neither 'embedded', nor a folder, nor a hub name 'owner/name'"
     )
 
 
 def read_config(name: str) -> dict[str, Any]:
-    """Content of ``config.json``; ModelNotFoundError when there is none, UnsupportedModelError when it is no JSON."""
+    """Content of ``config.json``; ModelNotFoundError for none, UnsupportedModelError for no JSON."""
     found = find_file(name, "config.json")
     if found is None:
         if Path(name).is_dir():
             raise ModelNotFoundError(f"the folder {name!r} holds no config.json, so it is not a model")
         raise ModelNotFoundError(
-            f"no model {name!r} was found on the hub or in its local cache, or the hub cannot be reached; check the "
-            "name, log in if it is gated, or download it and give the folder"
+            f"no model {name!r} was found on the hub or in its local cache, or the hub cannot be reached; "
+            "check the name, log in if it is gated, or download it and give the folder"
         )
     config = _read_json(found)
     if not isinstance(config, dict):
@@ -75,7 +74,7 @@ def read_config(name: str) -> dict[str, Any]:
 
 
 def read_video_settings(name: str) -> dict[str, Any]:
-    """The video processor's settings, from where stock transformers looks for them; {} when there are none."""
+    """The video processor's settings, from where stock transformers looks for them; {} for none."""
     for file_name, part in (
         ("processor_config.json", "video_processor"),
         ("video_preprocessor_config.json", None),
@@ -102,6 +101,8 @@ def find_file(name: str, file_name: str) -> Path | None:
     if Path(name).is_dir():
         path = Path(name) / file_name
         return path if path.is_file() else None
+    from transformers.utils import cached_file
+
     try:
         found = cached_file(name, file_name)
     except OSError:
@@ -112,7 +113,7 @@ def find_file(name: str, file_name: str) -> Path | None:
 def check_weights(folder: Path) -> None:
     """Raise ModelWeightsError unless every weight file of ``folder`` is a whole safetensors file."""
     for path in _weight_files(folder):
-        open_tensors(path).__exit__(None, None, None)
+        open_tensors(path)
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -134,8 +135,9 @@ def _weight_files(folder: Path) -> list[Path]:
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
     if pickles:
         raise ModelWeightsError(
-            f"the folder {str(folder)!r} holds only pickled weights ({', '.join(pickles[:3])}). Loading a pickle can "
-            "run any code, so only safetensors are read; convert them with save_pretrained(..., safe_serialization=True)"
+            f"the folder {str(folder)!r} holds only pickled weights ({', '.join(pickles[:3])}). Loading a "
+            "pickle can run any code, so only safetensors are read; load it where you trust it and save it "
+            "again with save_pretrained, which writes safetensors"
         )
     raise ModelWeightsError(f"the folder {str(folder)!r} holds no weights ({WEIGHTS} or {INDEX})")
 
@@ -143,7 +145,7 @@ def _weight_files(folder: Path) -> list[Path]:
 def open_tensors(path: Path) -> Any:
     """Open a safetensors file for reading; ModelWeightsError when it is damaged or something else."""
     try:
-        return safe_open(path, framework="pt").__enter__()
+        return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
         raise ModelWeightsError(
             f"{path} is not a whole safetensors file ({error}); download or save it again"
@@ -154,8 +156,8 @@ def read_pooling_head(where: str | Path | None, model_name: str) -> dict[str, to
     """Tensors of a SigLIP pooling head under their stock names.
 
     Args:
-        where: a .safetensors file, or a folder or hub name of a SigLIP checkpoint; None takes the file that lies
-            beside the weights of ``model_name``, if any.
+        where: a .safetensors file, or a folder or hub name of a SigLIP checkpoint; None takes the file that
+            lies beside the weights of ``model_name``, if any.
     """
     if where is None:
         found = find_file(model_name, HEAD)

@@ -39,7 +39,7 @@ def choose_device(device: str | torch.device | None) -> torch.device:
 
 
 def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> str | torch.dtype:
-    """Resolve ``dtype``: a name of DTYPES, "auto" (as stored), or None: float32 on the CPU, else as stored."""
+    """Resolve ``dtype``: a name of DTYPES, "auto" (as stored); None is float32 on the CPU, else as stored."""
     if dtype is None:
         return torch.float32 if device.type == "cpu" else "auto"
     if isinstance(dtype, torch.dtype):

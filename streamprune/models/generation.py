@@ -1,4 +1,4 @@
-"""Greedy answers through the stock ``generate``, with times, pieces of text as they come, and a way to stop it.
+"""Greedy answers through the stock ``generate``, with times, text as it comes, and a way to stop it.
 
 Knows prompts and tokens; knows nothing about videos or methods.
 """
@@ -118,14 +118,15 @@ def check_context(
     needed = prompt_tokens + max_new_tokens
     if needed > room:
         raise ContextLengthError(
-            f"the prompt of {prompt_tokens} tokens and {max_new_tokens} new ones are {needed - room} more than the "
-            f"model's context of {room}; use fewer frames (num_frames=), a smaller keep_ratio, or fewer max_new_tokens"
+            f"the prompt of {prompt_tokens} tokens and {max_new_tokens} new ones are {needed - room} more "
+            f"than the model's context of {room}; use fewer frames (num_frames=), a smaller keep_ratio, or "
+            "fewer max_new_tokens"
         )
     if full_tokens is not None and full_tokens + max_new_tokens > room:
         over = full_tokens + max_new_tokens - room
         raise ContextLengthError(
-            f"the kept tokens fit, but their original positions reach {over} beyond the model's context of {room}; "
-            "use fewer frames (num_frames=), or positions='renumber'"
+            f"the kept tokens fit, but their original positions reach {over} beyond the model's context of "
+            f"{room}; use fewer frames (num_frames=), or positions='renumber'"
         )
 
 

@@ -1,4 +1,4 @@
-"""LLaVA-OneVision: SigLIP frames, pooled two by two, one row of tokens after the other, one newline at the end."""
+"""LLaVA-OneVision: SigLIP frames pooled two by two, their tokens row by row, one newline at the very end."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _HEAD_SIGNALS = ("saliency", "frame_features")
 class LlavaOnevision(VideoFamily):
     """A stock ``LlavaOnevisionForConditionalGeneration``.
 
-    Signals, when there is a pooling head: ``saliency`` (frames, rows, cols), the head's attention pooled to the
-    token grid exactly as the features are; ``frame_features`` (frames, tower width), the head's output.
+    Signals, when there is a pooling head: ``saliency`` (frames, rows, cols), the head's attention pooled to
+    the token grid exactly as the features are; ``frame_features`` (frames, tower width), the head's output.
     """
 
     model_type: ClassVar[str] = "llava_onevision"
@@ -53,14 +53,14 @@ class LlavaOnevision(VideoFamily):
         if name not in _HEAD_SIGNALS:
             return super().explain_missing(name)
         return (
-            f"the signal {name!r} comes from a SigLIP attention-pooling head, which {self.checkpoint.name!r} does "
-            "not hold. Load the model with pooling_head=PATH, a SigLIP checkpoint (folder or .safetensors file) "
-            "of the same width as its vision tower."
+            f"the signal {name!r} comes from a SigLIP attention-pooling head, which {self.checkpoint.name!r} "
+            "does not hold. Load the model with pooling_head=PATH, a SigLIP checkpoint (folder or "
+            ".safetensors file) of the same width as its vision tower."
         )
 
     @torch.no_grad()
     def encode(self, pixels: torch.Tensor, signals: Sequence[str] = ()) -> EncodedFrames:
-        """Run the model's own ``get_video_features`` on (frames, 3, rows, cols) and cut off the newline row."""
+        """Run the model's ``get_video_features`` on (frames, 3, rows, cols) and cut off the newline row."""
         self.check_signals(signals)
         outputs = self.model.get_video_features(pixels.to(self.vision_device())[None], return_dict=True)
         rows = outputs.pooler_output[0, :-1]
@@ -72,7 +72,7 @@ class LlavaOnevision(VideoFamily):
         return EncodedFrames(features, {name: computed[name] for name in signals})
 
     def _tower_states(self, hidden_states: Sequence[torch.Tensor]) -> torch.Tensor:
-        """(frames, patches, width): the very states the projector read (its last layer, when it reads several)."""
+        """(frames, patches, width): the states the projector read (the last layer's, of several)."""
         layer = self.model.config.vision_feature_layer
         states = hidden_states[layer if isinstance(layer, int) else layer[-1]]
         return states[:, 1:] if self.model.config.vision_feature_select_strategy == "default" else states

@@ -1,4 +1,8 @@
-"""From a name or folder to a model on its device, ready to encode and answer."""
+"""From a name or folder to a model on its device, ready to encode and answer.
+
+Transformers is imported inside the functions of this room, never on top: a broken torchvision has to be
+hidden before.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
 from streamprune.errors import (
     InvalidTypeError,
@@ -32,6 +34,7 @@ from streamprune.models.checkpoint_files import (
 )
 from streamprune.models.devices import choose_device, choose_dtype, out_of_memory_explained
 from streamprune.models.families import family_class
+from streamprune.models.torchvision_guard import hide_broken_torchvision
 
 # hub kernels download and run code, so only what is installed can be chosen
 ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
@@ -52,13 +55,15 @@ def load_model(
     Args:
         name: "embedded" (the small shipped model), a local folder, or a hub name "owner/name".
         device: "auto" (default: the first GPU, else the CPU), "cpu", "cuda", "cuda:1", "mps".
-        dtype: "float32", "bfloat16", "float16", "auto" (as stored); default: float32 on the CPU, else as stored.
+        dtype: "float32", "bfloat16", "float16", "auto" (as stored); default: float32 on the CPU, else as
+            stored.
         attn_implementation: one of ATTENTION; default: what transformers prefers.
-        device_map: as in transformers, to spread a model over devices (needs accelerate); not with ``device``.
+        device_map: as in transformers, to spread a model over devices (needs accelerate); not with
+            ``device``.
         quantization_config: as in transformers.
-        pooling_head: SigLIP checkpoint (folder, .safetensors file or hub name) whose attention-pooling head gives
-            the signals ``saliency`` and ``frame_features``; default: ``pooling_head.safetensors`` beside the
-            weights, if it is there.
+        pooling_head: SigLIP checkpoint (folder, .safetensors file or hub name) whose attention-pooling head
+            gives the signals ``saliency`` and ``frame_features``; default: ``pooling_head.safetensors``
+            beside the weights, if it is there.
 
     Raises:
         ModelNotFoundError, ModelWeightsError, UnsupportedModelError, DeviceError, MissingDependencyError,
@@ -70,6 +75,7 @@ def load_model(
         raise InvalidValueError(f"give device or device_map, not both (got {device!r} and {device_map!r})")
     if attn_implementation is not None and attn_implementation not in ATTENTION:
         raise UnknownNameError.among("attn_implementation", attn_implementation, ATTENTION)
+    hide_broken_torchvision()
     chosen = choose_device(device)
     number_format = choose_dtype(dtype, chosen)
     found = resolve_name(name)
@@ -93,10 +99,18 @@ def load_model(
 
 
 def _load_weights(name: str, options: dict[str, Any]) -> Any:
+    from transformers import AutoModelForImageTextToText
+
     try:
         with _without_progress_bars():
             model, report = AutoModelForImageTextToText.from_pretrained(
-                name, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **options
+                name,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                # reported below, by name, instead of in a table on the log
+                ignore_mismatched_sizes=True,
+                **options,
             )
     except ImportError as error:
         raise MissingDependencyError(
@@ -112,16 +126,29 @@ def _load_weights(name: str, options: dict[str, Any]) -> Any:
         raise UnsupportedModelError(
             f"the model {name!r} cannot be built from its config and weights: {error}"
         ) from error
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ModelWeightsError(
-            f"the weights of {name!r} lack {len(missing)} tensors, e.g. {missing[0]!r}; they would be random. "
-            "Download or save them again"
-        )
+    _check_report(name, report)
     return model
 
 
+def _check_report(name: str, report: Any) -> None:
+    """Raise ModelWeightsError for tensors that transformers has filled with random numbers."""
+    mismatched = sorted(entry[0] for entry in report["mismatched_keys"])
+    if mismatched:
+        raise ModelWeightsError(
+            f"the weights of {name!r} do not fit its config.json: {len(mismatched)} tensors have another "
+            f"shape, e.g. {mismatched[0]!r}"
+        )
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ModelWeightsError(
+            f"the weights of {name!r} lack {len(missing)} tensors, e.g. {missing[0]!r}; "
+            "download or save them again"
+        )
+
+
 def _load_tokenizer(name: str) -> Any:
+    from transformers import AutoTokenizer
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # whatever a damaged tokenizer file sets off inside the tokenizers library
@@ -132,14 +159,16 @@ def _load_tokenizer(name: str) -> Any:
         tokenizer.chat_template = read_chat_template(name)
     if tokenizer.chat_template is None:
         raise UnsupportedModelError(
-            f"the model {name!r} has no chat template (chat_template.jinja or tokenizer_config.json), so no prompt "
-            "can be built"
+            f"the model {name!r} has no chat template (chat_template.jinja or tokenizer_config.json), so no "
+            "prompt can be built"
         )
     return tokenizer
 
 
 @contextmanager
 def _without_progress_bars() -> Iterator[None]:
+    from transformers.utils import logging as transformers_logging
+
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:

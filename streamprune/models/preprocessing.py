@@ -1,7 +1,8 @@
 """Pictures to pixel values: the resize, rescale and normalise of the stock video processors, in torch alone.
 
-On the CPU the result equals theirs bit for bit. On an accelerator the resize runs there in float32 and is rounded
-to whole levels, as theirs is: up to some levels away from the CPU's, whose fixed-point resize rounds twice.
+On the CPU the result equals theirs bit for bit. On an accelerator the resize runs there in float32 and is
+rounded to whole levels, as theirs is: up to some levels away from the CPU's, whose fixed-point resize
+rounds twice.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class FrameTransform:
         resample = settings.get("resample", 3)
         if resample not in _FILTERS:
             raise UnsupportedModelError(
-                f"the video processor's settings ask for resample={resample!r}; 2 (bilinear) and 3 (bicubic) work"
+                f"the video processor's settings ask for resample={resample!r}; 2 and 3 are supported"
             )
         return cls(
             size=_read_size(settings.get("size"), default_size),

@@ -1,7 +1,7 @@
 """The attention-pooling head of SigLIP: which patches a picture is summed up by, and the sum.
 
-LLaVA checkpoints leave this head out; it comes from a file beside the weights, or from any SigLIP checkpoint of
-the same width.
+LLaVA checkpoints leave this head out; it comes from a file beside the weights, or from any SigLIP
+checkpoint of the same width.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.activations import ACT2FN
 
 from streamprune.errors import ModelWeightsError
 
@@ -35,12 +34,36 @@ _PREFIXES = ("", "vision_model.", "vision_tower.", "vision_tower.vision_model.",
 
 
 def find_head_tensors(names: list[str]) -> dict[str, str]:
-    """Map the head's stock names to the ``names`` of a file that holds them under a known prefix; {} if it does not."""
+    """Map the head's stock names to those of a file that holds them under a known prefix; {} for others."""
     have = set(names)
     for prefix in _PREFIXES:
         if have.issuperset(prefix + name for name in _NAMES):
             return {name: prefix + name for name in _NAMES}
     return {}
+
+
+class _FeedForward(nn.Module):
+    def __init__(self, config: Any) -> None:
+        from transformers.activations import ACT2FN
+
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.activation = ACT2FN[config.hidden_act]
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.fc2(self.activation(self.fc1(states)))
+        return out
+
+
+class _Head(nn.Module):
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.probe = nn.Parameter(torch.zeros(1, 1, width))
+        self.attention = nn.MultiheadAttention(width, config.num_attention_heads, batch_first=True)
+        self.layernorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.mlp = _FeedForward(config)
 
 
 class PoolingHead(nn.Module):
@@ -49,26 +72,18 @@ class PoolingHead(nn.Module):
     Args:
         config: a SigLIP vision configuration (width, heads, activation, epsilon).
 
-    Source: the pooling head of SigLIP (arXiv 2303.15343); its use as a saliency on the features of a tower that
-    was trained without it is FastVID's (arXiv 2503.11187).
+    Source: the pooling head of SigLIP (arXiv 2303.15343); its use as a saliency on the features of a tower
+    that was trained without it is FastVID's (arXiv 2503.11187).
     """
 
     def __init__(self, config: Any) -> None:
         super().__init__()
-        width = config.hidden_size
-        self.post_layernorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.head = nn.Module()
-        self.head.probe = nn.Parameter(torch.zeros(1, 1, width))
-        self.head.attention = nn.MultiheadAttention(width, config.num_attention_heads, batch_first=True)
-        self.head.layernorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.head.mlp = nn.Module()
-        self.head.mlp.fc1 = nn.Linear(width, config.intermediate_size)
-        self.head.mlp.fc2 = nn.Linear(config.intermediate_size, width)
-        self.activation = ACT2FN[config.hidden_act]
+        self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.head = _Head(config)
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, torch.Tensor], config: Any) -> PoolingHead:
-        """Fill a head with ``tensors`` under stock names; ModelWeightsError when their shapes do not fit ``config``."""
+        """Fill a head with ``tensors`` under stock names; ModelWeightsError when they do not fit."""
         head = cls(config)
         try:
             head.load_state_dict({name: tensors[name].float() for name in _NAMES})
@@ -86,15 +101,12 @@ class PoolingHead(nn.Module):
             states: (frames, patches, width), any floating dtype; computed in float32.
 
         Returns:
-            the query's attention to every patch, averaged over heads, (frames, patches), rows sum to 1; and the
-            pooled feature of every frame, (frames, width).
+            the query's attention to every patch, averaged over heads, (frames, patches), rows sum to 1; and
+            the pooled feature of every frame, (frames, width).
         """
         states = self.post_layernorm(states.float())
-        probe = self.head.probe.expand(len(states), -1, -1)
-        pooled, attention = self.head.attention(probe, states, states, need_weights=True)
-        pooled = pooled + self._mlp(self.head.layernorm(pooled))
+        head = self.head
+        probe = head.probe.expand(len(states), -1, -1)
+        pooled, attention = head.attention(probe, states, states, need_weights=True)
+        pooled = pooled + head.mlp(head.layernorm(pooled))
         return attention[:, 0], pooled[:, 0]
-
-    def _mlp(self, states: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.head.mlp.fc2(self.activation(self.head.mlp.fc1(states)))
-        return out
