@@ -15,7 +15,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from streamprune.errors import InvalidValueError
+from streamprune.errors import InvalidTypeError, InvalidValueError
 from streamprune.metrics.flops import DecoderShape
 from streamprune.metrics.memory import PeakMemory, kv_bytes
 from streamprune.models.base import Prompt, VideoFamily
@@ -104,8 +104,10 @@ class VideoLLM:
             others: as in :meth:`ask`; of ``recipe`` only the frames stage counts.
         """
         frames = FrameRequest(read_recipe(recipe), num_frames, fps, start_seconds, end_seconds)
+        if isinstance(signals, str):
+            raise InvalidTypeError(f"signals must be a list of names, got the text {signals!r}")
         wanted = self.family.available_signals() if signals is None else tuple(signals)
-        how = Encoding(backend, frames_per_batch or self.family.frames_per_batch, progress)
+        how = self._how(backend, frames_per_batch, progress)
         return encode_video(self.family, video, frames.method(self.family.default_num_frames), wanted, how)
 
     @overload
@@ -174,12 +176,16 @@ class VideoLLM:
         request = AnswerRequest(read_questions(question), chosen, options, max_new_tokens, positions)
         if stream and not isinstance(question, str):
             raise InvalidValueError("stream=True takes one question; ask several one after the other")
-        how = Encoding(backend, frames_per_batch or self.family.frames_per_batch, progress)
+        how = self._how(backend, frames_per_batch, progress)
         job = self._prepare(video, frames, request, how)
         if stream:
             return AnswerStream(lambda say, stop: self._answer(job, request.questions[0], say, stop))
         answers = [self._answer(job, one) for one in request.questions]
         return answers[0] if isinstance(question, str) else answers
+
+    def _how(self, backend: str, frames_per_batch: int | None, progress: Progress | None) -> Encoding:
+        batch = self.family.frames_per_batch if frames_per_batch is None else frames_per_batch
+        return Encoding(backend, batch, progress)
 
     def _prepare(self, video: Any, frames: FrameRequest, request: AnswerRequest, how: Encoding) -> _Job:
         """Everything the questions share: encode and reduce."""
