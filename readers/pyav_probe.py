@@ -63,28 +63,25 @@ class Extent:
 def probe(path: Path, options: ReadOptions) -> tuple[VideoInfo, VideoFacts]:
     """Open a file, decode its first frame, and find its true end; `SourceFormatError` says why not."""
     with PacketReader(path, None, 1) as reader:
-        stream = reader.stream
-        coded = stream.codec_context
-        options.check_pixels(str(path), coded.height, coded.width)
+        options.check_pixels(str(path), reader.codec.height, reader.codec.width)
         first, damaged, timed = _first_frame(reader)
-        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-        frame_seconds = float(1 / rate)
-        clock = _clock(stream, first, damaged)
-        reader.clock = clock
-        announced, is_exact = _announced_seconds(reader)
-        extent = _extent(reader, announced, frame_seconds)
-        missing = announced - extent.end_seconds if announced is not None and is_exact else 0.0
+        reader.clock = clock = _clock(reader.stream, first, damaged)
+        rate = reader.stream.average_rate or reader.stream.guessed_rate
+        frame_seconds = float(1 / (rate or Fraction(25)))
         rotation = round(first.rotation / 90) * 90 % 360
         rows, cols = (first.height, first.width) if rotation % 180 == 0 else (first.width, first.height)
         size = options.output_size(rows, cols)
+        announced, is_exact = _announced_seconds(reader)
+        extent = _extent(reader, announced, frame_seconds)  # may open the file again
+        missing = announced - extent.end_seconds if announced is not None and is_exact else 0.0
         info = VideoInfo(
             source=str(path),
             rows=size[0],
             cols=size[1],
-            fps=stream.average_rate or stream.guessed_rate,
+            fps=rate,
             duration_seconds=extent.end_seconds,
-            num_frames=extent.num_packets or stream.frames or None,
-            codec=coded.codec.canonical_name,
+            num_frames=extent.num_packets or reader.stream.frames or None,
+            codec=reader.codec.codec.canonical_name,
             rotation_degrees=rotation,
             has_audio=bool(reader.container.streams.audio),
             backend="pyav",
@@ -147,11 +144,12 @@ def _announced_seconds(reader: PacketReader) -> tuple[float | None, bool]:
     stream, container = reader.stream, reader.container
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base), True
+    offset = 0.0 if reader.clock is None else float(reader.clock.start_pts * reader.clock.time_base)
     tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?).*", stream.metadata.get("DURATION", ""))
     if tag:
-        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3]), True
+        return max(0.0, int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3]) - offset), True
     if container.duration is not None:
-        return container.duration / 1_000_000, len(container.streams) == 1
+        return max(0.0, container.duration / 1_000_000 - offset), len(container.streams) == 1
     return None, False
 
 
@@ -159,18 +157,23 @@ def _extent(reader: PacketReader, announced: float | None, frame_seconds: float)
     """Find the end of the last frame from the packets near the end, without decoding; scan all if need be."""
     retreat = 0.0
     while announced is not None and announced - retreat > 0 and reader.seek(announced - retreat):
-        end, _ = _end_of_packets(reader, frame_seconds)
+        end, _ = _end_of_packets(reader, frame_seconds, announced)
         if end is not None:
             return Extent(end, None)
         retreat = 2 * retreat or FIRST_RETREAT_SECONDS
     reader.restart()
-    end, count = _end_of_packets(reader, frame_seconds)
+    end, count = _end_of_packets(reader, frame_seconds, announced)
     return Extent(count * frame_seconds if end is None else end, count)
 
 
-def _end_of_packets(reader: PacketReader, frame_seconds: float) -> tuple[float | None, int]:
-    """Return the end (seconds; None without time stamps) of the packets from here on, and their count."""
-    clock, end, count = reader.clock, None, 0
+def _end_of_packets(
+    reader: PacketReader, frame_seconds: float, announced: float | None
+) -> tuple[float | None, int]:
+    """Return the end (seconds; None without time stamps) of the packets from here on, and their count.
+
+    A packet's own duration may be the distance in decoding order; it counts only up to the announced end.
+    """
+    clock, last, end, count = reader.clock, 0.0, None, 0
     for packet in reader:
         if packet.is_discard:
             continue
@@ -178,7 +181,10 @@ def _end_of_packets(reader: PacketReader, frame_seconds: float) -> tuple[float |
         if packet.pts is None or clock is None:
             continue
         length = float(packet.duration * clock.time_base) if packet.duration else frame_seconds
+        last = max(last, clock.seconds(packet.pts))
         end = max(end or 0.0, clock.seconds(packet.pts) + length)
+    if end is not None and announced is not None:
+        end = max(last, min(end, announced))
     return end, count
 
 

@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from streamprune.readers.base import SAME_MOMENT_SECONDS, Frame
 from streamprune.readers.options import ReadOptions
-from streamprune.readers.pyav_delivery import Delivery, decode_all
+from streamprune.readers.pyav_delivery import Decoded, Decoder, Delivery
 from streamprune.readers.pyav_packets import PacketReader
 from streamprune.readers.pyav_parallel import fetch
 from streamprune.readers.pyav_probe import probe
 from streamprune.readers.report import ReadReport
 from streamprune.readers.source import Source
 from streamprune.readers.timeline import scan_times
-
-if TYPE_CHECKING:
-    from av import VideoFrame
 
 
 class PyavSource(Source):
@@ -37,7 +33,7 @@ class PyavSource(Source):
             if start_seconds > 0 and facts.timed:
                 reader.seek_before(start_seconds)
             index = 0
-            for decoded in decode_all(reader, self.report):
+            for decoded in Decoder(reader, self.report).decode_all():
                 pts = delivery.seconds(decoded)
                 if end_seconds is not None and pts >= end_seconds:
                     return
@@ -65,9 +61,9 @@ class PyavSource(Source):
         delivery = Delivery(facts, self._options, self.report)
         shown: dict[float, Frame] = {}
         waiting = list(times_seconds)
-        held: tuple[VideoFrame, float] | None = None
+        held: tuple[Decoded, float] | None = None
         with PacketReader(facts.path, facts.clock, self._options.num_threads) as reader:
-            for decoded in decode_all(reader, self.report):
+            for decoded in Decoder(reader, self.report).decode_all():
                 pts = delivery.seconds(decoded)
                 due = [time for time in waiting if held is not None and time + SAME_MOMENT_SECONDS < pts]
                 if held is not None and due:

@@ -17,19 +17,15 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from threading import Event
-from typing import TYPE_CHECKING
 
 from streamprune.errors import SourceError
 from streamprune.readers.base import SAME_MOMENT_SECONDS, Frame
 from streamprune.readers.options import ReadOptions
-from streamprune.readers.pyav_delivery import Delivery, decode_all, decode_packet
+from streamprune.readers.pyav_delivery import Decoded, Decoder, Delivery
 from streamprune.readers.pyav_lookahead import Lookahead, Shown
 from streamprune.readers.pyav_packets import FIRST_RETREAT_SECONDS, PacketReader
 from streamprune.readers.pyav_probe import VideoFacts
 from streamprune.readers.report import ReadReport
-
-if TYPE_CHECKING:
-    from av import VideoFrame
 
 # Codecs whose decoder can leave out unreferenced pictures without touching the others.
 SKIPPABLE_CODECS = frozenset({"h264", "hevc"})
@@ -60,6 +56,7 @@ class TargetReader:
         self._stop = stop
         self._delivery = Delivery(facts, options, report)
         self._reader = PacketReader(facts.path, facts.clock, num_threads)
+        self._decoder = Decoder(self._reader, report)
         self._skippable = self._reader.codec.codec.canonical_name in SKIPPABLE_CODECS
         self._futile_seeks = 0
         self._targets: Sequence[float] = ()
@@ -114,6 +111,7 @@ class TargetReader:
             pays = gap > INDEXED_SEEK_SECONDS and self._keyframe_hinted(time)
         if pays:
             landed = self._reader.seek_before(time)
+            self._decoder.forget()
             self._futile_seeks += landed <= self._position and not self._lost_place
             self._begin_plan(landed)
 
@@ -148,6 +146,7 @@ class TargetReader:
     def _feed_held(self) -> None:
         if self._must_flush:
             self._reader.codec.flush_buffers()
+            self._decoder.forget()
             self._must_flush = False
             self._newest_out = -(2**63)
         for shown in self._held:
@@ -163,10 +162,10 @@ class TargetReader:
             self._planned.append(shown)
             self._awaited.add(shown.packet.pts)
         self._reader.codec.skip_frame = "NONREF" if self._skippable and not wanted else "DEFAULT"
-        for decoded in decode_packet(self._reader.codec, shown.packet, self._report):
+        for decoded in self._decoder.decode(shown.packet):
             self._take(decoded)
 
-    def _take(self, decoded: VideoFrame) -> None:
+    def _take(self, decoded: Decoded) -> None:
         """Keep a decoded frame if it is a wanted one; only those are converted."""
         if decoded.pts is None:
             return
@@ -185,7 +184,7 @@ class TargetReader:
         while pts in self._awaited and self._newest_out <= pts:
             shown = next(self._lookahead, None)
             if shown is None:
-                for decoded in decode_packet(self._reader.codec, None, self._report):
+                for decoded in self._decoder.decode(None):
                     self._take(decoded)
                 break
             self._position = max(self._position, shown.from_seconds)
@@ -215,11 +214,12 @@ class TargetReader:
         self._report.approximate_times += planned is not None and chosen.pts != planned.packet.pts
         return self._delivery.deliver(chosen, self._delivery.seconds(chosen), 0)
 
-    def _last_until(self, time: float) -> tuple[VideoFrame | None, VideoFrame | None]:
+    def _last_until(self, time: float) -> tuple[Decoded | None, Decoded | None]:
         """Decode from here; return the last usable frame shown by ``time`` and the first one after it."""
         self._reader.codec.skip_frame = "DEFAULT"
-        best: VideoFrame | None = None
-        for decoded in decode_all(self._reader, ReadReport()):  # its damage was counted the first time
+        best: Decoded | None = None
+        self._decoder.forget()
+        for decoded in self._decoder.decode_all():
             self._check_stop()
             seconds = self._delivery.seconds(decoded)
             if not self._delivery.usable(decoded, seconds):

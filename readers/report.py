@@ -33,20 +33,28 @@ class ReadReport:
     repeated_times: int = 0
     times_past_end: int = 0
     approximate_times: int = 0
+    _seen: set[tuple[str, int]] = field(default_factory=set, repr=False, compare=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def note(self, counter: str, pts: int | None) -> None:
+        """Count one more of something; the same time stamp is counted once, however often it is read."""
+        with self._lock:
+            if pts is not None and (counter, pts) in self._seen:
+                return
+            if pts is not None:
+                self._seen.add((counter, pts))
+            setattr(self, counter, getattr(self, counter) + 1)
 
     def merge(self, other: ReadReport) -> None:
         """Add another reader's counters (workers that decode in parallel each keep their own)."""
         with self._lock:
             for entry in fields(other):
-                if entry.name.startswith("_"):
-                    continue
-                mine, theirs = getattr(self, entry.name), getattr(other, entry.name)
-                setattr(
-                    self,
-                    entry.name,
-                    max(mine, theirs) if entry.name == "missing_end_seconds" else mine + theirs,
-                )
+                if not entry.name.startswith("_") and entry.name != "missing_end_seconds":
+                    setattr(self, entry.name, getattr(self, entry.name) + getattr(other, entry.name))
+            for counter, _ in self._seen & other._seen:
+                setattr(self, counter, getattr(self, counter) - 1)
+            self._seen |= other._seen
+            self.missing_end_seconds = max(self.missing_end_seconds, other.missing_end_seconds)
 
     @property
     def damaged(self) -> bool:

@@ -37,23 +37,23 @@ class TorchcodecSource(Source):
 
     def _decoder(self) -> Any:
         try:
-            return self._decoders.VideoDecoder(
+            decoder = self._decoders.VideoDecoder(
                 str(self._facts.path), dimension_order="NHWC", num_ffmpeg_threads=self._options.num_threads
             )
         except (RuntimeError, ValueError) as error:
             raise self._refused(error) from error
+        if len(decoder) != len(self._times):
+            raise self._refused(f"it counts {len(decoder)} frames, the file shows {len(self._times)}")
+        return decoder
 
     def _frame(self, decoder: Any, place: int, index: int) -> Frame:
-        # Ask for the middle of the frame's time on screen: its start may round to the frame before.
-        start = self._times[place]
-        end = self._times[place + 1] if place + 1 < len(self._times) else start
         try:
-            shown = decoder.get_frame_played_at((start + end) / 2 + decoder.metadata.begin_stream_seconds)
+            picture = decoder.get_frame_at(place).data.numpy()  # (rows, cols, 3)
         except (RuntimeError, IndexError, ValueError) as error:
             raise self._refused(error) from error
-        return Frame(resize(shown.data.numpy(), self._facts.size), start, index, source=self.info.source)
+        return Frame(resize(picture, self._facts.size), self._times[place], index, source=self.info.source)
 
-    def _refused(self, error: Exception) -> SourceFormatError:
+    def _refused(self, error: Exception | str) -> SourceFormatError:
         reason = str(error).strip().splitlines()[0]
         return SourceFormatError(
             f'{self._facts.path}: torchcodec cannot read it ({reason}); use backend="pyav"'
