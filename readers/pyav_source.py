@@ -32,9 +32,13 @@ class PyavSource(Source):
         with PacketReader(facts.path, facts.clock, self._options.num_threads) as reader:
             if start_seconds > 0 and facts.timed:
                 reader.seek_before(start_seconds)
-            index = 0
+            index, last_pts = 0, float("-inf")
             for decoded in Decoder(reader, self.report).decode_all():
                 pts = delivery.seconds(decoded)
+                if pts <= last_pts:  # damage upsets the order; a frame whose time has passed is lost
+                    self.report.note("dropped_frames", decoded.pts)
+                    continue
+                last_pts = pts
                 if end_seconds is not None and pts >= end_seconds:
                     return
                 if pts >= start_seconds and delivery.usable(decoded, pts):

@@ -33,10 +33,10 @@ def open_with(backend: str, path: Path) -> Source:
 
 
 @pytest.mark.parametrize("backend", ["opencv", "decord", "torchcodec"])
-@pytest.mark.parametrize(
-    "name", ["h264.mp4", "h264.mkv", "hevc.mp4", "vp9.webm", "mpeg4.avi", "vfr.mp4", "vfr.mkv", "rotated.mp4"]
-)
+@pytest.mark.parametrize("name", ["h264.mp4", "hevc.mp4", "vp9.webm", "mpeg4.avi", "vfr.mkv", "rotated.mp4"])
 def test_backends_agree_with_pyav(backend: str, name: str, media: Media) -> None:
+    if (backend, name) == ("decord", "hevc.mp4"):
+        name = "h264.mkv"  # decord is refused HEVC, see below
     with open_source(media(name)) as ours, open_with(backend, media(name)) as other:
         assert other.info.backend == backend
         assert (other.info.rows, other.info.cols) == (ours.info.rows, ours.info.cols)
@@ -63,7 +63,8 @@ def test_opencv_is_right_about_edit_lists_and_transport_streams(media: Media) ->
     [
         ("opencv", "av1.mp4", "reads no frame of this av1 file"),
         ("decord", "av1.mp4", "decord cannot read it"),
-        ("decord", "h264.ts", "wrong frames"),
+        ("decord", "h264.ts", "wrong frames of files without an index"),
+        ("decord", "hevc.mp4", "wrong frames of HEVC"),
         ("decord", "edit_list.mp4", "decord counts 100 frames where the file shows 85"),
         ("decord", "raw.h264", "index"),
         ("opencv", "raw.h264", "no time stamps"),
@@ -84,7 +85,7 @@ def children() -> list[psutil.Process]:
 
 def test_decord_runs_in_a_child_that_ends_with_its_reader(media: Media) -> None:
     before = set(children())
-    with open_source(media("h264.mp4"), backend="decord") as source:
+    with open_source(media("h264.mp4"), backend="decord", prefetch_bytes=1) as source:
         frames = iter(source)
         next(frames)
         assert len(set(children()) - before) == 1

@@ -52,9 +52,14 @@ def test_forgetting_a_source_releases_everything(media: Media) -> None:
 
 def test_an_error_while_using_frames_releases_everything(media: Media) -> None:
     path = media("h264.mp4")
-    with pytest.raises(KeyboardInterrupt), open_source(path) as source:
-        for _ in source:
-            raise KeyboardInterrupt
+
+    def use() -> None:
+        with open_source(path) as source:
+            for _ in source:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        use()
     assert held(path) == (0, 0)
 
 
@@ -103,7 +108,7 @@ def test_a_failing_worker_fails_the_call(media: Media, monkeypatch: pytest.Monke
 READ_SLOWLY = """
 import sys, time
 from streamprune.readers import open_source
-with open_source(sys.argv[1], backend=sys.argv[2]) as source:
+with open_source(sys.argv[1], backend=sys.argv[2], prefetch_bytes=1) as source:
     for frame in source:
         print("reading", flush=True)
         time.sleep(60)
