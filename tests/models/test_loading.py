@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from safetensors.torch import load_file, save_file
 
 from streamprune import errors
@@ -180,7 +179,7 @@ def test_a_hub_name_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> N
     def offline(*args: object, **kwargs: object) -> None:
         raise OSError("the hub cannot be reached")
 
-    monkeypatch.setattr(transformers.utils, "cached_file", offline)
+    monkeypatch.setattr("transformers.utils.cached_file", offline)
     with pytest.raises(errors.ModelNotFoundError, match="no model 'owner/name' was found on the hub"):
         load_model("owner/name")
 
@@ -196,7 +195,9 @@ def test_a_hub_name_goes_through_the_same_files(small_folder: Path, monkeypatch:
             raise OSError("no such entry")
         return str(path)
 
-    monkeypatch.setattr(transformers.utils, "cached_file", cached)
+    import transformers  # here, because it swaps itself for a lazy module when first used
+
+    monkeypatch.setattr("transformers.utils.cached_file", cached)
     real_model, real_tokenizer = transformers.AutoModelForImageTextToText, transformers.AutoTokenizer
     seen: dict[str, Any] = {}
 
