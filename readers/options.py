@@ -10,8 +10,8 @@ from streamprune.errors import InvalidTypeError, InvalidValueError, SourceFormat
 from streamprune.readers.base import CorruptPolicy, check_seconds
 from streamprune.readers.prefetch import DEFAULT_PREFETCH_BYTES
 
-# 8K video has 33 million pixels; anything far above is a mistake or an attack on memory.
-DEFAULT_MAX_PIXELS = 100_000_000
+# Twice the 33 million pixels of 8K video; anything above is a mistake or an attack on memory.
+DEFAULT_MAX_PIXELS = 2**26
 MAX_DEFAULT_THREADS = 4
 DEFAULT_TIMEOUT_SECONDS = 60.0
 

@@ -80,7 +80,8 @@ def test_what_a_backend_gets_wrong_is_refused(backend: str, name: str, words: st
 
 
 def children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+    found: list[psutil.Process] = psutil.Process().children(recursive=True)
+    return found
 
 
 def test_decord_runs_in_a_child_that_ends_with_its_reader(media: Media) -> None:

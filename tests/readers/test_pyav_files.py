@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 
 from streamprune.readers import Frame, Source, open_source
 from streamprune.readers.base import Image
+from streamprune.readers.pyav_delivery import Decoded, Decoder
+from streamprune.readers.pyav_packets import PacketReader
 
 if TYPE_CHECKING:
     from tests.readers.media import Media
@@ -132,11 +135,14 @@ def test_seeks_that_lead_back_are_given_up(media: Media, monkeypatch: pytest.Mon
     """Without an index and with one keyframe, each seek would start over; the reader must notice."""
     monkeypatch.setattr("streamprune.readers.pyav_targets.BLIND_SEEK_SECONDS", 0.2)
     monkeypatch.setattr("streamprune.readers.pyav_probe.INDEXED_FORMATS", frozenset())
-    seeks = []
-    from streamprune.readers.pyav_packets import PacketReader
-
+    seeks: list[float] = []
     original = PacketReader.seek_before
-    monkeypatch.setattr(PacketReader, "seek_before", lambda self, t: (seeks.append(t), original(self, t))[1])
+
+    def seek_before(reader: PacketReader, seconds: float) -> float:
+        seeks.append(seconds)
+        return original(reader, seconds)
+
+    monkeypatch.setattr(PacketReader, "seek_before", seek_before)
     with open_source(media("one_gop.mkv")) as source:
         assert [round(f.pts_seconds, 2) for f in source.sample([0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5])][
             -1
@@ -145,11 +151,14 @@ def test_seeks_that_lead_back_are_given_up(media: Media, monkeypatch: pytest.Mon
 
 
 def test_sparse_targets_decode_only_their_own_groups(media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
-    from streamprune.readers.pyav_delivery import Decoder
-
-    fed = []
+    fed: list[Any] = []
     original = Decoder.decode
-    monkeypatch.setattr(Decoder, "decode", lambda self, p: (fed.append(p), original(self, p))[1])
+
+    def decode(decoder: Decoder, packet: Any) -> list[Decoded]:
+        fed.append(packet)
+        return original(decoder, packet)
+
+    monkeypatch.setattr(Decoder, "decode", decode)
     with open_source(media("vp9.webm"), decode_threads=1) as source:  # keyframes at 0, 1, 2, 3 s
         source.sample([1.2, 3.2])
     assert len(fed) < 2 * 10
@@ -195,7 +204,7 @@ def test_what_is_known_is_told(media: Media) -> None:
         assert source.info.start_seconds == pytest.approx(10.0)
         assert not source.info.has_audio
     with open_source(media("vp9.webm")) as source:
-        assert (source.info.codec, source.info.backend, source.info.fps) == ("vp9", "pyav", 25)
+        assert (source.info.codec, source.info.backend, source.info.fps) == ("vp9", "pyav", Fraction(25))
         assert source.keyframes() == [0.0, 1.0, 2.0, 3.0]
         assert [frame.key for frame in source.sample([0.0, 1.0, 1.5])] == [True, True, False]
 

@@ -77,7 +77,8 @@ def test_reading_many_times_holds_nothing(media: Media) -> None:
 
 def test_an_interrupt_stops_parallel_decoding(media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streamprune.readers.pyav_parallel.MIN_PARALLEL_PIXELS", 0)
-    path, original, interrupted = media("h264.mp4"), threading.Thread.join, []
+    path, original = media("h264.mp4"), threading.Thread.join
+    interrupted: list[bool] = []
 
     def join(thread: threading.Thread, timeout: float | None = None) -> None:
         if thread.name == "streamprune-decode" and not interrupted:
