@@ -215,9 +215,9 @@ class VideoLLM:
     def _check_room(self, request: AnswerRequest, method: PreLLMMethod, frames: int) -> None:
         """Raise ContextLengthError as soon as so many frames cannot fit, before encoding them for nothing."""
         grid = self.family.grid(frames)
-        text = max(self.family.text_tokens(question) for question in request.questions)
-        full = text + grid.tokens if request.positions == "keep" else None
-        check_context(self.family, text + (method.count(grid) or 0), request.max_new_tokens, full)
+        fixed = max(self.family.fixed_tokens(question) for question in request.questions)
+        full = fixed + grid.tokens if request.positions == "keep" else None
+        check_context(self.family, fixed + (method.count(grid) or 0), request.max_new_tokens, full)
 
     def _answer(
         self,

@@ -203,8 +203,8 @@ class VideoFamily(ABC):
         """Build the prompt for ``question`` about what ``reduction`` left of one video."""
 
     @abstractmethod
-    def text_tokens(self, question: str) -> int:
-        """Length of the prompt for ``question`` without any visual row."""
+    def fixed_tokens(self, question: str) -> int:
+        """Length of the prompt for ``question`` besides the grid's tokens: template, question, separators."""
 
 
 class Signals(Mapping[str, torch.Tensor]):

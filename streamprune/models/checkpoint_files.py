@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -104,10 +107,27 @@ def find_file(name: str, file_name: str) -> Path | None:
     from transformers.utils import cached_file
 
     try:
-        found = cached_file(name, file_name)
+        found = cached_file(name, file_name, **hub_options())
     except OSError:
         return None
     return None if found is None else Path(found)
+
+
+def hub_options() -> dict[str, Any]:
+    """Options for everything that may ask the hub: only the local cache when its host cannot be resolved.
+
+    Without this every single file is tried for half a minute on a machine that is offline.
+    """
+    from huggingface_hub import constants
+
+    host = urlsplit(constants.ENDPOINT).hostname
+    if getproxies():  # then the proxy resolves names
+        return {}
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError:
+        return {"local_files_only": True}
+    return {}
 
 
 def check_weights(folder: Path) -> None:

@@ -86,9 +86,9 @@ class LlavaOnevision(VideoFamily):
             "frame_features": pooled,
         }
 
-    def text_tokens(self, question: str) -> int:
-        """Template and question, without the placeholder."""
-        return len(self._prompt_ids(question)) - 1
+    def fixed_tokens(self, question: str) -> int:
+        """Template and question, and the newline in the placeholder's stead."""
+        return len(self._prompt_ids(question))
 
     def prompt(
         self,

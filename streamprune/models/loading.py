@@ -26,6 +26,7 @@ from streamprune.errors import (
 from streamprune.models.base import Checkpoint, VideoFamily
 from streamprune.models.checkpoint_files import (
     check_weights,
+    hub_options,
     read_chat_template,
     read_config,
     read_pooling_head,
@@ -98,6 +99,10 @@ def load_model(
         return family(Checkpoint(str(name), model.eval(), tokenizer, read_video_settings(found), head))
 
 
+def _where(name: str) -> dict[str, Any]:
+    return {} if Path(name).is_dir() else hub_options()
+
+
 def _load_weights(name: str, options: dict[str, Any]) -> Any:
     from transformers import AutoModelForImageTextToText
 
@@ -111,6 +116,7 @@ def _load_weights(name: str, options: dict[str, Any]) -> Any:
                 # reported below, by name, instead of in a table on the log
                 ignore_mismatched_sizes=True,
                 **options,
+                **_where(name),
             )
     except ImportError as error:
         raise MissingDependencyError(
@@ -150,7 +156,7 @@ def _load_tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **_where(name))
     except Exception as error:  # whatever a damaged tokenizer file sets off inside the tokenizers library
         raise ModelNotFoundError(
             f"the model {name!r} has no tokenizer that can be loaded: {error}"

@@ -103,9 +103,9 @@ def test_dropped_tokens_equal_masked_ones(family: VideoFamily, pixels: torch.Ten
 def test_prompt_names_lengths_and_places(family: VideoFamily, pixels: torch.Tensor) -> None:
     tokens = encode(family, pixels, FRAMES)
     prompt = family.prompt(QUESTION, Reduction.select(tokens, torch.tensor([90, 5, -1])))
-    text = family.text_tokens(QUESTION)
-    assert len(prompt) == text + 3 + 1
-    assert prompt.full_tokens == text + FRAMES * 16 + 1
+    fixed = family.fixed_tokens(QUESTION)
+    assert len(prompt) == fixed + 3
+    assert prompt.full_tokens == fixed + FRAMES * 16
     # two tokens before the video; the zero row takes the last place, the newline its own
     assert prompt.position_ids[0, 2:6].tolist() == [2 + 5, 2 + 90, 2 + 95, 2 + 96]
     assert torch.equal(prompt.visual[0, 2], torch.zeros(48))

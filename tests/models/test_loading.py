@@ -188,7 +188,7 @@ def test_a_hub_name_goes_through_the_same_files(small_folder: Path, monkeypatch:
     """What the hub's cache gives back is read as a folder is; the weights come through from_pretrained."""
     asked: list[str] = []
 
-    def cached(name: str, file_name: str) -> str:
+    def cached(name: str, file_name: str, **options: object) -> str:
         asked.append(f"{name}/{file_name}")
         path = small_folder / file_name
         if not path.is_file():

@@ -1,0 +1,165 @@
+"""What cannot be meant is refused before anything is loaded or decoded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamprune.errors import (
+    InvalidTypeError,
+    InvalidValueError,
+    RecipeError,
+    StreampruneError,
+    UnknownNameError,
+    UsageError,
+)
+from streamprune.frames import Fps, Keyframes, Uniform
+from streamprune.pipelines.request import AnswerRequest, FrameRequest, read_questions, read_recipe
+from streamprune.recipe import Recipe
+
+KEEP_ALL = Recipe.resolve(None)
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({}, Uniform(num_frames=16)),
+        ({"num_frames": 4}, Uniform(num_frames=4)),
+        ({"fps": 2}, Fps(fps=2)),
+        ({"fps": 0.5, "num_frames": 9}, Fps(fps=0.5, max_frames=9)),
+        ({"start_seconds": 3, "end_seconds": 5.5}, Uniform(num_frames=16, start_seconds=3, end_seconds=5.5)),
+    ],
+)
+def test_shorthands_become_frame_methods(arguments: dict[str, Any], expected: object) -> None:
+    assert FrameRequest(KEEP_ALL, **arguments).method(16) == expected
+
+
+def test_the_recipes_frames_are_used_unless_the_call_says_otherwise() -> None:
+    recipe = Recipe.from_toml('[frames]\nmethod = "keyframes"\nmax_frames = 3')
+    assert FrameRequest(recipe).method(16) == Keyframes(max_frames=3)
+    assert FrameRequest(recipe, end_seconds=9).method(16) == Keyframes(max_frames=3, end_seconds=9)
+    assert FrameRequest(recipe, num_frames=5).method(16) == Uniform(num_frames=5)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"num_frames": 0},
+        {"num_frames": -3},
+        {"num_frames": NAN},
+        {"num_frames": 2.5},
+        {"num_frames": True},
+        {"fps": 0},
+        {"fps": -1},
+        {"fps": NAN},
+        {"fps": "fast"},
+        {"start_seconds": -1},
+        {"start_seconds": NAN},
+        {"start_seconds": 5, "end_seconds": 5},
+        {"end_seconds": float("inf")},
+    ],
+)
+def test_frames_that_cannot_be_meant(arguments: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"num_frames|fps|max_frames|_seconds"):
+        FrameRequest(KEEP_ALL, **arguments)
+
+
+def test_a_frames_stage_without_what_it_needs_is_a_recipe_error() -> None:
+    with pytest.raises(StreampruneError, match="num_frames"):
+        FrameRequest(Recipe.from_toml('[frames]\nmethod = "uniform"'))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("",), InvalidValueError, "question must not be empty"),
+        (("what?", " "), InvalidValueError, "question must not be empty"),
+        ((3,), InvalidTypeError, "question must be text"),
+    ],
+)
+def test_questions(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        AnswerRequest(arguments, KEEP_ALL)
+
+
+@pytest.mark.parametrize(
+    ("question", "error"), [([], InvalidValueError), (None, InvalidTypeError), (["a", 5], InvalidTypeError)]
+)
+def test_what_is_no_question_at_all(question: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="question must"):
+        read_questions(question)
+
+
+def test_one_question_and_several() -> None:
+    assert read_questions("why?") == ("why?",)
+    assert read_questions(["why?", "who?"]) == ("why?", "who?")
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"max_new_tokens": 0}, InvalidValueError, "max_new_tokens must be at least 1"),
+        ({"max_new_tokens": 2.0}, InvalidTypeError, "max_new_tokens must be an integer"),
+        ({"max_new_tokens": True}, InvalidTypeError, "max_new_tokens must be an integer"),
+        ({"positions": "kept"}, UnknownNameError, "Did you mean 'keep'"),
+    ],
+)
+def test_answer_settings(settings: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        AnswerRequest(("why?",), KEEP_ALL, **settings)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("fastvit",), UnknownNameError, "Did you mean 'fastvid'"),
+        ((7,), InvalidTypeError, "recipe must be"),
+        (("missing.toml",), RecipeError, "missing.toml"),
+        (("random", 0), InvalidValueError, "keep_ratio must be in"),
+        (("random", 1.5), InvalidValueError, "keep_ratio must be in"),
+        (("random", NAN), InvalidValueError, "keep_ratio must be in"),
+        (("random", "abc"), InvalidTypeError, "keep_ratio must be a number"),
+        (("random", 0.5, 7), InvalidValueError, "keep_ratio or keep_tokens, not both"),
+        (("random", None, 0), InvalidValueError, "keep_tokens must be"),
+        ((None, 0.5), InvalidValueError, "need a method that chooses"),
+        ((None, None, 40), InvalidValueError, "need a method that chooses"),
+    ],
+)
+def test_recipes_and_budgets(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        read_recipe(*arguments)
+
+
+def test_a_stage_that_ask_does_not_carry_out_is_refused() -> None:
+    from streamprune.recipe import Choice
+
+    with pytest.raises(RecipeError, match="a stage 'kv', which ask"):
+        read_recipe(Recipe("mine", {"kv": Choice("snapkv")}))
+
+
+def test_options_without_a_method_are_refused() -> None:
+    request = AnswerRequest(("why?",), Recipe("empty"), {"seed": 3})
+    with pytest.raises(RecipeError, match=r"options \['seed'\] belong to no method"):
+        request.method()
+
+
+def test_needs_no_torch() -> None:
+    program = (
+        "import sys\nfrom streamprune.pipelines.request import FrameRequest, read_recipe\n"
+        "FrameRequest(read_recipe('fastvid', 0.1), num_frames=4)\n"
+        "print([m for m in ('torch', 'transformers', 'av', 'cv2') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_recipe_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('keep_ratio = 0.25\n[pre_llm]\nmethod = "random"\nseed = 3')
+    assert read_recipe(path).budget.keep_ratio == 0.25
+    assert read_recipe(str(path), keep_tokens=9).budget.keep_tokens == 9
