@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,8 @@ def load_model(
         raise InvalidTypeError(f"name must be 'embedded', a folder or a hub name, got {name!r}")
     if device is not None and device_map is not None:
         raise InvalidValueError(f"give device or device_map, not both (got {device!r} and {device_map!r})")
+    if device_map is not None and find_spec("accelerate") is None:
+        raise MissingDependencyError("device_map needs the package accelerate: pip install accelerate")
     if attn_implementation is not None and attn_implementation not in ATTENTION:
         raise UnknownNameError.among("attn_implementation", attn_implementation, ATTENTION)
     hide_broken_torchvision()

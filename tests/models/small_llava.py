@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -101,10 +102,10 @@ def sharpen(model: torch.nn.Module) -> None:
 
 
 def make_head(width: int = 32, inner: int = 48) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(5)
+    generator, scale = torch.Generator().manual_seed(5), math.sqrt(1 / width)
 
     def random(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator) / width**0.5
+        return torch.randn(shape, generator=generator) * scale
 
     return {
         "post_layernorm.weight": 1 + random(width),

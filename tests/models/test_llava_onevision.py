@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from streamprune.errors import InvalidTypeError, InvalidValueError, SignalError
 from streamprune.models.base import Checkpoint, EncodedFrames, VideoFamily
 from streamprune.models.llava_onevision import LlavaOnevision
+from streamprune.models.loading import load_model
 from streamprune.tokens import Reduction, VisualTokens
 
 QUESTION = "what colour is the circle ?"
@@ -26,7 +28,7 @@ def pixels(family: VideoFamily) -> torch.Tensor:
 def encode(
     family: VideoFamily, pixels: torch.Tensor, batch: int, signals: tuple[str, ...] = ()
 ) -> VisualTokens:
-    parts = [family.encode(part, signals) for part in pixels.split(batch)]
+    parts = [family.encode(part, signals) for part in torch.split(pixels, batch)]
     joined = EncodedFrames.join(parts)
     return joined.tokens(family.signals(joined.signals))
 
@@ -61,6 +63,19 @@ def test_one_batch_of_all_tokens_is_the_pixel_route_bit_for_bit(
     prompt = family.prompt(QUESTION, Reduction.identity(encode(family, pixels, FRAMES)))
     stock = stock_inputs(family, pixels)
     assert torch.equal(prompt.input_ids, stock["input_ids"])
+    assert torch.equal(logits(family, prompt.model_inputs()), logits(family, stock))
+    assert greedy(family, prompt.model_inputs()) == greedy(family, stock)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"attn_implementation": "eager"}, {"dtype": "bfloat16"}], ids=["eager", "bfloat16"]
+)
+def test_the_identity_holds_for_other_attention_and_numbers(
+    small_folder: Path, pixels: torch.Tensor, settings: dict[str, Any]
+) -> None:
+    family = load_model(small_folder, **settings)
+    prompt = family.prompt(QUESTION, Reduction.identity(encode(family, pixels, FRAMES)))
+    stock = stock_inputs(family, pixels)
     assert torch.equal(logits(family, prompt.model_inputs()), logits(family, stock))
     assert greedy(family, prompt.model_inputs()) == greedy(family, stock)
 

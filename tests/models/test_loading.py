@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from streamprune import errors
+from streamprune.models import loading
 from streamprune.models.base import VideoFamily
 from streamprune.models.loading import load_model
 
@@ -144,13 +145,19 @@ def test_damaged_folders(
         ({"device": 1.5}, errors.InvalidValueError, "device must be 'auto'"),
         ({"device": "cuda:99"}, errors.DeviceError, "torch finds"),
         ({"device": "cpu", "device_map": "auto"}, errors.InvalidValueError, "device or device_map, not both"),
+        ({"device_map": "auto"}, errors.MissingDependencyError, "pip install accelerate"),
         ({"attn_implementation": "spda"}, errors.UnknownNameError, "Did you mean 'sdpa'"),
         ({"attn_implementation": "kernels-community/x"}, errors.UnknownNameError, "Known: eager"),
     ],
 )
 def test_options_that_cannot_be_meant(
-    small_folder: Path, options: dict[str, Any], error: type[Exception], message: str
+    small_folder: Path,
+    options: dict[str, Any],
+    error: type[Exception],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(loading, "find_spec", lambda name: None)  # as if accelerate were not installed
     with pytest.raises(error, match=message):
         load_model(small_folder, **options)
 
