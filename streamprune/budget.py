@@ -81,9 +81,9 @@ def split_evenly(total: int, rooms: Sequence[int]) -> list[int]:
     given = [0] * len(rooms)
     while (left := min(total, sum(rooms)) - sum(given)) > 0:
         free = [place for place, room in enumerate(rooms) if given[place] < room]
-        each, rest = divmod(left, len(free))
-        for rank, place in enumerate(free):
-            given[place] = min(rooms[place], given[place] + each + (rank < rest))
+        each = max(1, left // len(free))
+        for place in free[:left]:
+            given[place] += min(each, rooms[place] - given[place])
     return given
 
 

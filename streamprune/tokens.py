@@ -105,7 +105,7 @@ class VisualTokens:
             raise InvalidTypeError(f"features must be floating point, got {features.dtype}")
         frames, rows, cols, channels = features.shape
         flat = features.reshape(frames * rows * cols, channels)
-        return cls(flat, VideoGrid(frames, rows, cols), signals or {}, pts_seconds)
+        return cls(flat, VideoGrid(frames, rows, cols), {} if signals is None else signals, pts_seconds)
 
     def __len__(self) -> int:
         return self.grid.tokens

@@ -118,7 +118,7 @@ def _compare_positions(
 def _compare_fastvid_counts(
     case: Case, grid: VideoGrid, reduction: Reduction, segments: list[tuple[int, int]]
 ) -> None:
-    """Which transitions are cut is a tie: the number of segments counts, and what a segment of a length keeps."""
+    """Where to cut is a tie: only the number of segments counts, and what a segment of a length keeps."""
     recorded = case.arrays["out_segment_sizes"]
     assert len(segments) == len(recorded) == case.hp["c"]
     if "per segment length" in str(case.meta.get("compare")):

@@ -1,0 +1,125 @@
+"""From a kept share to a number of tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streamprune.budget import Budget, Rounding, share_of, split_evenly
+
+
+@pytest.mark.parametrize(
+    ("budget", "total", "kept"),
+    [
+        (Budget(), 7, 7),
+        (Budget(keep_ratio=1), 7, 7),
+        (Budget(keep_ratio=0.5), 7, 3),
+        (Budget(keep_ratio=0.29), 100, 29),
+        (Budget(keep_ratio=1e-9), 100, 1),
+        (Budget(keep_ratio=0.1), 6272, 627),
+        (Budget(keep_ratio=np.float32(0.25)), 8, 2),  # type: ignore[arg-type]
+        (Budget(keep_tokens=3), 7, 3),
+        (Budget(keep_tokens=30), 7, 7),
+        (Budget(keep_tokens=np.int64(3)), 7, 3),  # type: ignore[arg-type]
+    ],
+)
+def test_tokens(budget: Budget, total: int, kept: int) -> None:
+    assert budget.tokens(total) == kept
+
+
+@pytest.mark.parametrize(
+    ("rounding", "kept"), [("floor", 29), ("ceil", 29), ("half_even", 29), ("truncate", 28)]
+)
+def test_a_product_just_below_an_integer(rounding: Rounding, kept: int) -> None:
+    assert Budget(keep_ratio=0.29).tokens(100, rounding=rounding) == kept
+    assert share_of(100, 0.29, rounding=rounding) == kept
+
+
+@pytest.mark.parametrize(
+    ("rounding", "kept"), [("floor", [2, 3, 4]), ("ceil", [3, 4, 5]), ("half_even", [2, 4, 4])]
+)
+def test_halves(rounding: Rounding, kept: list[int]) -> None:
+    assert [Budget(keep_ratio=0.5).tokens(n, rounding=rounding) for n in (5, 7, 9)] == kept
+
+
+def test_the_least_is_one_unless_said() -> None:
+    assert Budget(keep_ratio=0.01).tokens(10, minimum=4) == 4
+    assert Budget(keep_ratio=0.01).tokens(3, minimum=4) == 3
+    assert share_of(10, 0.01) == 0
+
+
+@pytest.mark.parametrize(
+    ("budget", "frames", "each"),
+    [
+        (Budget(keep_ratio=0.1), 32, 19),
+        (Budget(keep_ratio=0.001), 32, 1),
+        (Budget(keep_tokens=100), 32, 3),
+        (Budget(keep_tokens=5), 32, 1),
+        (Budget(keep_tokens=10**6), 32, 196),
+        (Budget(), 32, 196),
+    ],
+)
+def test_per_frame(budget: Budget, frames: int, each: int) -> None:
+    assert budget.per_frame(frames, 196) == each
+
+
+def test_keeps_all() -> None:
+    assert Budget().keeps_all
+    assert Budget(keep_ratio=1.0).keeps_all
+    assert not Budget(keep_ratio=0.999).keeps_all
+    assert not Budget(keep_tokens=10**9).keeps_all
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        ({"keep_ratio": 0}, ValueError, r"keep_ratio must be in \(0, 1\], the share KEPT; got 0"),
+        ({"keep_ratio": 1.5}, ValueError, "got 1.5"),
+        ({"keep_ratio": -0.5}, ValueError, "got -0.5"),
+        ({"keep_ratio": float("nan")}, ValueError, "got nan"),
+        ({"keep_ratio": float("inf")}, ValueError, "got inf"),
+        ({"keep_ratio": "abc"}, TypeError, "keep_ratio must be a number in .* got 'abc'"),
+        ({"keep_ratio": "0.5"}, TypeError, "got '0.5'"),
+        ({"keep_ratio": True}, TypeError, "got True"),
+        ({"keep_tokens": 0}, ValueError, "keep_tokens must be an integer of at least 1; got 0"),
+        ({"keep_tokens": 1.0}, TypeError, "got 1.0"),
+        ({"keep_tokens": True}, TypeError, "got True"),
+        ({"keep_tokens": "9"}, TypeError, "got '9'"),
+        ({"keep_ratio": 0.5, "keep_tokens": 9}, ValueError, "not both"),
+    ],
+    ids=str,
+)
+def test_refused(arguments: dict[str, Any], error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        Budget(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("total", "rooms", "given"),
+    [
+        (0, [3, 3], [0, 0]),
+        (7, [9, 9, 9], [3, 2, 2]),
+        (7, [1, 9, 9], [1, 3, 3]),
+        (8, [1, 9, 9], [1, 4, 3]),
+        (10, [0, 2, 20], [0, 2, 8]),
+        (99, [1, 2, 3], [1, 2, 3]),
+        (3, [], []),
+        (2, [5, 5, 5, 5], [1, 1, 0, 0]),
+    ],
+)
+def test_split_evenly(total: int, rooms: list[int], given: list[int]) -> None:
+    assert split_evenly(total, rooms) == given
+
+
+def test_a_split_never_loses_a_token() -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(300):
+        rooms = generator.integers(0, 12, generator.integers(1, 8)).tolist()
+        total = int(generator.integers(0, 60))
+        given = split_evenly(total, rooms)
+        assert sum(given) == min(total, sum(rooms))
+        assert all(0 <= g <= room for g, room in zip(given, rooms, strict=True))
+        unfilled = [g for g, room in zip(given, rooms, strict=True) if g < room]
+        assert not unfilled or max(given) - min(unfilled) <= 1

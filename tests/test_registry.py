@@ -1,0 +1,83 @@
+"""The list of methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from streamprune.registry import (
+    STAGES,
+    build_method,
+    get_method,
+    list_methods,
+    register_method,
+    unregister_method,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mine:
+    """One line about it.
+
+    And more.
+    """
+
+    needs = ("saliency",)
+    causal = True
+
+
+def test_rows_are_unique_in_pipeline_order_and_load() -> None:
+    rows = list_methods()
+    keys = [(row.stage, row.name) for row in rows]
+    assert len(set(keys)) == len(keys)
+    assert [STAGES.index(row.stage) for row in rows] == sorted(STAGES.index(row.stage) for row in rows)
+    for row in rows:
+        assert row.load().__name__ == str(row.target).rpartition(":")[2]
+        assert row.summary
+        assert row.source == "baseline" or row.source.startswith("arXiv ")
+
+
+def test_one_stage() -> None:
+    assert [row.name for row in list_methods("pre_llm")] == ["none", "random", "stride", "pool", "fastvid"]
+    with pytest.raises(ValueError, match=r"unknown stage 'prellm'. Did you mean 'pre_llm'"):
+        list_methods("prellm")  # type: ignore[arg-type]
+
+
+def test_a_class_is_registered_and_forgotten() -> None:
+    info = register_method(Mine, "mine")
+    try:
+        assert (info.needs, info.causal, info.source, info.summary) == (
+            ("saliency",),
+            True,
+            "user",
+            "One line about it.",
+        )
+        assert get_method("pre_llm", "mine") is info
+        assert register_method(Mine, "mine") == info, "again is harmless"
+        with pytest.raises(ValueError, match="exists already"):
+            register_method(type("Other", (), {}), "mine")
+    finally:
+        unregister_method("mine")
+    with pytest.raises(LookupError, match="unknown pre_llm method 'mine'"):
+        get_method("pre_llm", "mine")
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x/y", "-"])
+def test_odd_names_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="letters, digits"):
+        register_method(Mine, name)
+
+
+def test_what_is_built_in_stays() -> None:
+    with pytest.raises(ValueError, match="built in"):
+        unregister_method("none")
+    with pytest.raises(ValueError, match="exists already"):
+        register_method(Mine, "fastvid")
+    with pytest.raises(TypeError, match="must be a class"):
+        register_method(Mine(), "mine")  # type: ignore[arg-type]
+
+
+def test_unknown_options_are_answered_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"Did you mean 'context_ratio'.*Known: .*anchor_interval"):
+        build_method("pre_llm", "fastvid", {"contxt_ratio": 0.5})
