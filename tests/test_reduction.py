@@ -9,9 +9,9 @@ from streamprune.reduction import Reduction
 from streamprune.tokens import VideoGrid, VisualTokens
 
 
-def tokens_of(count: int = 6, channels: int = 3, **extra: torch.Tensor) -> VisualTokens:
+def tokens_of(count: int = 6, channels: int = 3, size: torch.Tensor | None = None) -> VisualTokens:
     features = torch.arange(count * channels, dtype=torch.float32).reshape(count, channels)
-    return VisualTokens(features, VideoGrid(1, 1, count), **extra)
+    return VisualTokens(features, VideoGrid(1, 1, count), size=size)
 
 
 def merged(tokens: VisualTokens) -> Reduction:

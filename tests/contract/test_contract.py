@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -204,13 +205,14 @@ def test_signals_must_be_there_shaped_and_finite(row: Row, name: str) -> None:
     good = signals_of(row, features)
     spoilt = good[name].clone()
     spoilt.view(-1)[0] = float("nan")
-    for signals, said in (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({k: v for k, v in good.items() if k != name}, "is needed and was not given"),
         ({**good, name: good[name][:-1]}, "must have shape"),
         ({**good, name: good[name].flatten()}, "must have shape"),
         ({**good, name: spoilt}, "must be finite"),
         ({**good, name: good[name].tolist()}, "must be a torch tensor"),
-    ):
+    ]
+    for signals, said in cases:
         with pytest.raises(ValueError, match=f"signal '{name}'.*{said}"):
             reduce_tokens(features, row.name, keep_ratio=0.3, signals=signals, **row.options)
 
@@ -220,7 +222,7 @@ def test_a_misspelt_option_is_answered_with_the_known_ones(row: Row) -> None:
     known = next(iter(row.options), None)
     misspelt = f"{known}s" if known else "keep_ration"
     with pytest.raises(ValueError, match=f"unknown option of {row.name} '{misspelt}'"):
-        reduce_tokens(clip(), row.name, keep_ratio=0.3, **{misspelt: 1})
+        reduce_tokens(clip(), row.name, keep_ratio=0.3, **{misspelt: 1})  # type: ignore[arg-type]
 
 
 @every_method

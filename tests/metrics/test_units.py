@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -56,10 +55,9 @@ def test_made_clips_have_the_asked_scenes() -> None:
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
     made = units.made_clip
     monkeypatch.setattr(units, "made_clip", lambda scenes: made(scenes, shape=(4, 5, 5, 8)))
-    return None
 
 
 @pytest.mark.usefixtures("small")
@@ -85,9 +83,9 @@ def test_the_command_prints_a_line_for_each_method_and_scene_count(
     ("arguments", "said"),
     [
         (["fastvidd"], "Did you mean 'fastvid'"),
-        (["stride", "--keep-ratio", "2"], "keep_ratio must be in"),
+        (["stride", "--scenes", "2", "--keep-ratio", "2"], "keep_ratio must be in"),
         (["stride", "--scenes", "0"], "scenes must be in"),
-        (["stride", "--repeats", "0"], "repeats must be at least 1"),
+        (["stride", "--scenes", "2", "--repeats", "0"], "repeats must be at least 1"),
         ([], "METHOD"),
     ],
 )
