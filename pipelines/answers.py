@@ -116,9 +116,8 @@ class AnswerStream(Iterator[str]):
 
     def __init__(self, work: Callable[[Callable[[str], None], threading.Event], Answer]) -> None:
         self._exchange = _Exchange()
-        self._thread = threading.Thread(
-            target=_run, args=(self._exchange, work), name="streamprune-answer", daemon=True
-        )
+        # no daemon: one that is inside the model when the interpreter goes down can take it down hard
+        self._thread = threading.Thread(target=_run, args=(self._exchange, work), name="streamprune-answer")
         self._started = False
         self._finished = False
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from streamprune.errors import InvalidTypeError, InvalidValueError
+from streamprune.errors import InvalidTypeError, InvalidValueError, SourceFormatError
 from streamprune.frames import FrameMethod
 from streamprune.models.base import EncodedFrames, VideoFamily
 from streamprune.models.devices import out_of_memory_explained
@@ -128,13 +128,17 @@ def encode_video(
             # a time at the border of two chunks may show the same frame twice
             fresh = [frame for frame in frames if not pts_seconds or frame.pts_seconds > pts_seconds[-1]]
             pts_seconds += [frame.pts_seconds for frame in fresh]
-            if check_frames is not None:
+            if check_frames is not None and pts_seconds:
                 check_frames(len(pts_seconds))
             parts += _encode(family, fresh, signals, watch, how)
         warnings = tuple(source.report.lines())
     finally:
         if source is not video:
             source.close()
+    if not parts:
+        raise SourceFormatError(
+            f"{source.info.source}: none of the {len(times)} frames asked for can be shown"
+        )
     encoded = EncodedFrames.join(parts)
     return EncodedVideo(
         tokens=encoded.tokens(family.signals(encoded.signals), tuple(pts_seconds)),

@@ -151,7 +151,8 @@ def generate(
     listener = _Listener(pieces, on_text)
 
     def stopped(input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        now = stop is not None and stop.is_set()
+        # at the end of the program its other threads are waited for: do not make it wait for an answer
+        now = stop is not None and (stop.is_set() or not threading.main_thread().is_alive())
         return torch.full((len(input_ids),), now, dtype=torch.bool, device=input_ids.device)
 
     with family.lock, out_of_memory_explained(f"a prompt of {len(prompt)} tokens"):

@@ -246,6 +246,15 @@ def test_what_the_reader_lost_reaches_the_answer(
     assert answer.to_dict()["warnings"] == ["2 frames are damaged"]
 
 
+def test_a_source_without_a_frame_to_show_is_an_error(
+    vlm: VideoLLM, video: Video, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_source(video) as source:
+        monkeypatch.setattr(source, "sample", lambda times: [])
+        with pytest.raises(errors.SourceFormatError, match="array: none of the 16 frames"):
+            vlm.ask(source, QUESTION)
+
+
 def test_progress_goes_through_the_stages(vlm: VideoLLM, video: Video) -> None:
     seen: list[tuple[str, int, int]] = []
     vlm.ask(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -86,6 +88,19 @@ def test_errors_come_out_where_the_pieces_are_read(vlm: VideoLLM, monkeypatch: p
 def test_several_questions_cannot_be_streamed(vlm: VideoLLM) -> None:
     with pytest.raises(InvalidValueError, match="stream=True takes one question"):
         vlm.ask(VIDEO, [QUESTION, QUESTION], stream=True)  # type: ignore[call-overload]
+
+
+def test_a_program_may_end_while_an_answer_is_being_given(vlm: VideoLLM) -> None:
+    program = (
+        "import numpy as np, streamprune as sp\n"
+        f"vlm = sp.load({vlm.family.checkpoint.name!r})\n"
+        "stream = vlm.ask(np.zeros((1, 28, 28, 3), np.uint8), 'what ?', max_new_tokens=480, stream=True)\n"
+        "print(next(stream) != '')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "True", "")
 
 
 class Interrupted:
