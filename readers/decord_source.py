@@ -26,7 +26,7 @@ class DecordSource(Source):
 
     def __init__(self, path: Path, options: ReadOptions) -> None:
         info, self._facts = probe(path, options)
-        if self._facts.keyframe_hints is None or info.codec == "hevc":
+        if not self._facts.has_index or info.codec == "hevc":
             what = "HEVC" if info.codec == "hevc" else "files without an index (MPEG-TS)"
             raise SourceFormatError(f'{path}: decord gives wrong frames of {what}; use backend="pyav"')
         super().__init__(replace(info, backend="decord"), prefetch_bytes=options.prefetch_bytes)

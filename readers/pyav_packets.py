@@ -49,7 +49,7 @@ def open_container(path: Path, num_threads: int) -> tuple[InputContainer, VideoS
         container = av.open(
             str(path.absolute()),
             metadata_errors="replace",
-            options={"protocol_whitelist": "file,crypto,data"},
+            container_options={"protocol_whitelist": "file,crypto,data"},
         )
     except av.error.PermissionError as error:
         raise SourcePermissionError(f"{path}: no permission to read it") from error

@@ -35,7 +35,8 @@ class VideoFacts:
         own_size: (rows, cols) of the first frame as coded, before rotation.
         size: (rows, cols) of the frames handed out.
         turn_degrees: counter-clockwise rotation to apply.
-        keyframe_hints: seconds near which the index lists keyframes, ascending; None if there is no index.
+        has_index: the container lists where frames are, which MPEG-TS does not.
+        keyframe_hints: seconds near which the index lists keyframes, ascending; None if they cannot be seen.
             Good enough to decide whether to seek, not to say where a keyframe is.
         timed: packets carry time stamps; without them frames can only be counted from the start.
         missing_end_seconds: how much earlier the pictures end than announced.
@@ -47,6 +48,7 @@ class VideoFacts:
     own_size: tuple[int, int]
     size: tuple[int, int]
     turn_degrees: int
+    has_index: bool
     keyframe_hints: list[float] | None
     timed: bool
     missing_end_seconds: float
@@ -94,6 +96,7 @@ def probe(path: Path, options: ReadOptions) -> tuple[VideoInfo, VideoFacts]:
             own_size=(first.height, first.width),
             size=size,
             turn_degrees=rotation,
+            has_index=_has_index(reader),
             keyframe_hints=_keyframe_hints(reader),
             timed=timed,
             missing_end_seconds=missing if missing > max(END_SLACK_SECONDS, 2 * frame_seconds) else 0.0,
@@ -188,12 +191,16 @@ def _end_of_packets(
     return end, count
 
 
+def _has_index(reader: PacketReader) -> bool:
+    return bool(INDEXED_FORMATS & set(reader.container.format.name.split(",")))
+
+
 def _keyframe_hints(reader: PacketReader) -> list[float] | None:
     """Read the container's index of keyframes, where it has a whole one."""
-    if not INDEXED_FORMATS & set(reader.container.format.name.split(",")) or reader.clock is None:
+    if not _has_index(reader) or reader.clock is None:
         return None
     reader.seek(0.0)  # Matroska reads its index on the first seek
-    entries = getattr(reader.stream, "index_entries", ())  # PyAV before 16 does not show it
+    entries = getattr(reader.stream, "index_entries", ())  # PyAV before 17 does not show it
     keys = [entry.timestamp for entry in entries if entry.is_keyframe]
     if not keys:
         return None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -16,11 +17,22 @@ def to_rgb(frame: VideoFrame, size: tuple[int, int], turn_degrees: int = 0) -> I
     """Convert a decoded frame to RGB of ``size`` (rows, cols), counted after turning it counter-clockwise."""
     rows, cols = size if turn_degrees % 180 == 0 else size[::-1]
     shrinks = rows * cols < frame.height * frame.width
-    # threads=1: the scaler otherwise starts a thread per core for each frame, which costs more than it saves.
     picture = frame.reformat(
-        width=cols, height=rows, format="rgb24", interpolation="AREA" if shrinks else "BICUBIC", threads=1
+        width=cols,
+        height=rows,
+        format="rgb24",
+        interpolation="AREA" if shrinks else "BICUBIC",
+        **_one_thread(),
     ).to_ndarray()
     return turn(cast(Image, picture), turn_degrees)
+
+
+@cache
+def _one_thread() -> dict[str, Any]:
+    """Keep the scaler to one thread: PyAV from 17 on starts one per core for each frame, which costs more."""
+    import av
+
+    return {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 
 
 def turn(image: Image, degrees: int) -> Image:

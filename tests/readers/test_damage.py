@@ -32,7 +32,7 @@ def quiet() -> Iterator[None]:
         ("truncated.mp4", 40, "before the announced end"),
         ("truncated.mkv", 45, "before the announced end"),
         ("hole.ts", 70, "could not be decoded"),
-        ("flipped.mp4", 60, "could not be decoded"),
+        ("flipped.mp4", 40, "could not be decoded"),
         ("zeroed.mp4", 70, "could not be decoded"),
     ],
 )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from streamprune.readers import Frame, Source, open_source
 from streamprune.readers.base import Image
+from streamprune.readers.prefetch import Prefetcher
 from streamprune.readers.pyav_delivery import Decoded, Decoder
 from streamprune.readers.pyav_packets import PacketReader
 
@@ -215,6 +216,14 @@ def test_frames_are_resized(media: Media) -> None:
         assert {frame.image.shape for frame in [*source.sample([0.0, 1.0]), *source.read(0, 0.2)]} == {
             (48, 64, 3)
         }
+
+
+def test_iterating_never_holds_more_than_the_prefetch_bound(media: Media) -> None:
+    with open_source(media("h264.mp4"), prefetch_bytes=5 * 96 * 128 * 3) as source:
+        frames = source.read()
+        assert isinstance(frames, Prefetcher)
+        assert sum(1 for _ in frames) == 100
+        assert 0 < frames.peak_bytes <= 5 * 96 * 128 * 3
 
 
 def test_without_prefetch_nothing_runs_in_another_thread(media: Media) -> None:
