@@ -154,30 +154,24 @@ class VideoLLM:
             recipe: name of a method or recipe, a path to a .toml file, or a Recipe; None keeps every token.
             keep_ratio: share of the visual tokens KEPT, in (0, 1].
             keep_tokens: number of visual tokens kept; give one of the two.
-            num_frames: so many frames, evenly spread; default: what suits the model. With ``fps``: at most
-                so many.
-            fps: so many frames a second.
-            start_seconds, end_seconds: look only at this part.
+            num_frames: so many, evenly spread (with ``fps``: at most so many); default: what suits the model.
+            fps: so many frames a second. start_seconds, end_seconds: look only at this part.
             max_new_tokens: longest answer.
-            positions: "keep" leaves kept tokens where they were in the full prompt, "renumber" closes the
-                gaps.
+            positions: "keep" leaves tokens at their places in the full prompt, "renumber" closes the gaps.
             stream: return an AnswerStream of text pieces (one question only).
             backend: library that decodes files.
-            frames_per_batch: frames that go through the vision tower at once; a whole clip at once repeats
-                the stock model to the last bit.
+            frames_per_batch: frames that go through the vision tower at once; the whole clip: bit-exact.
             progress: called with ("decode", "encode" or "generate"; done; total).
             **options: the pre-LLM method's own options.
 
-        Raises:
-            UsageError for what cannot be meant, SourceError, SignalError, ContextLengthError, DeviceError.
+        Raises UsageError, SourceError, SignalError, ContextLengthError or DeviceError.
         """
         chosen = read_recipe(recipe, keep_ratio, keep_tokens)
         frames = FrameRequest(chosen, num_frames, fps, start_seconds, end_seconds)
         request = AnswerRequest(read_questions(question), chosen, options, max_new_tokens, positions)
         if stream and not isinstance(question, str):
             raise InvalidValueError("stream=True takes one question; ask several one after the other")
-        how = self._how(backend, frames_per_batch, progress)
-        job = self._prepare(video, frames, request, how)
+        job = self._prepare(video, frames, request, self._how(backend, frames_per_batch, progress))
         if stream:
             return AnswerStream(lambda say, stop: self._answer(job, request.questions[0], say, stop))
         answers = [self._answer(job, one) for one in request.questions]

@@ -68,9 +68,32 @@ def load_model(
             beside the weights, if it is there.
 
     Raises:
-        ModelNotFoundError, ModelWeightsError, UnsupportedModelError, DeviceError, MissingDependencyError,
-        InvalidValueError, InvalidTypeError, UnknownNameError.
+        ModelNotFoundError, ModelWeightsError, UnsupportedModelError, DeviceError, MissingDependencyError.
     """
+    _check_options(name, device, device_map, attn_implementation)
+    hide_broken_torchvision()
+    chosen = choose_device(device)
+    number_format = choose_dtype(dtype, chosen)
+    found = resolve_name(name)
+    family = family_class(read_config(found).get("model_type"), str(name))
+    if Path(found).is_dir():
+        check_weights(Path(found))
+    options = {
+        "dtype": number_format,
+        "attn_implementation": attn_implementation,
+        "quantization_config": quantization_config,
+        "device_map": device_map,
+    }
+    head = read_pooling_head(pooling_head, found)
+    tokenizer = _load_tokenizer(found)
+    with out_of_memory_explained(f"loading {str(name)!r}"):
+        model = _load_weights(found, options)
+        if device_map is None and quantization_config is None:
+            model = model.to(chosen)
+        return family(Checkpoint(str(name), model.eval(), tokenizer, read_video_settings(found), head))
+
+
+def _check_options(name: object, device: object, device_map: object, attn_implementation: str | None) -> None:
     if not isinstance(name, (str, Path)):
         raise InvalidTypeError(f"name must be 'embedded', a folder or a hub name, got {name!r}")
     if device is not None and device_map is not None:
@@ -79,27 +102,6 @@ def load_model(
         raise MissingDependencyError("device_map needs the package accelerate: pip install accelerate")
     if attn_implementation is not None and attn_implementation not in ATTENTION:
         raise UnknownNameError.among("attn_implementation", attn_implementation, ATTENTION)
-    hide_broken_torchvision()
-    chosen = choose_device(device)
-    number_format = choose_dtype(dtype, chosen)
-    found = resolve_name(name)
-    family = family_class(read_config(found).get("model_type"), str(name))
-    if Path(found).is_dir():
-        check_weights(Path(found))
-    options: dict[str, Any] = {"dtype": number_format}
-    if attn_implementation is not None:
-        options["attn_implementation"] = attn_implementation
-    if quantization_config is not None:
-        options["quantization_config"] = quantization_config
-    if device_map is not None:
-        options["device_map"] = device_map
-    head = read_pooling_head(pooling_head, found)
-    tokenizer = _load_tokenizer(found)
-    with out_of_memory_explained(f"loading {str(name)!r}"):
-        model = _load_weights(found, options)
-        if device_map is None and quantization_config is None:
-            model = model.to(chosen)
-        return family(Checkpoint(str(name), model.eval(), tokenizer, read_video_settings(found), head))
 
 
 def _where(name: str) -> dict[str, Any]:
@@ -118,7 +120,7 @@ def _load_weights(name: str, options: dict[str, Any]) -> Any:
                 output_loading_info=True,
                 # reported below, by name, instead of in a table on the log
                 ignore_mismatched_sizes=True,
-                **options,
+                **{option: value for option, value in options.items() if value is not None},
                 **_where(name),
             )
     except ImportError as error:
