@@ -79,6 +79,11 @@ def open_source(
         timeout_seconds=timeout_seconds,
     )
     rate = None if fps is None else check_fps("fps", fps)
+    return _open(source, backend, rate, options)
+
+
+def _open(source: Any, backend: str, rate: Fraction | None, options: ReadOptions) -> Source:
+    """Choose by what ``source`` is."""
     if isinstance(source, (str, os.PathLike)):
         return _open_path(_local_path(source), backend, rate, options)
     if isinstance(source, (bytes, bytearray, dict, set)):

@@ -40,8 +40,9 @@ def test_a_path_may_hold_any_letters(media: Media, tmp_path: Path) -> None:
     for name in ("видеоклип два.mp4", "映像 %d [1].mp4", "concat:a|b.mp4", "-i.mp4"):
         path = tmp_path / name
         shutil.copy(media("h264.mp4"), path)
-        with open_source(str(path)) as source:
-            assert len(source.sample([1.0])) == 1
+        for backend in ("pyav", "opencv", "decord"):
+            with open_source(str(path), backend=backend) as source:
+                assert len(source.sample([1.0])) == 1
 
 
 def _empty(media: Media, folder: Path) -> Path:

@@ -132,6 +132,31 @@ def test_parallel_decoding_gives_the_same_frames(media: Media, monkeypatch: pyte
             assert alone.report == crew.report
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pyav_packets.PacketReader.seek": lambda reader, seconds: False},
+        {"pyav_targets.MAX_HELD_BYTES": 0, "pyav_probe.INDEXED_FORMATS": frozenset()},
+        {"pyav_targets.BLIND_SEEK_SECONDS": 0.1, "pyav_probe.INDEXED_FORMATS": frozenset()},
+        {"pyav_targets.INDEXED_SEEK_SECONDS": 0.0},
+        {"pyav_targets.SKIPPABLE_CODECS": frozenset()},
+    ],
+    ids=["cannot seek", "holds nothing back", "seeks blindly", "seeks always", "skips no picture"],
+)
+@pytest.mark.parametrize("name", ["h264.mp4", "open_gop.mp4", "late.ts", "hevc.mp4", "edit_list.mp4"])
+def test_no_shortcut_changes_a_frame(
+    name: str, changes: dict[str, Any], media: Media, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times, pictures = plain_decode(media(name))
+    for target, value in changes.items():
+        monkeypatch.setattr(f"streamprune.readers.{target}", value)
+    with open_source(media(name)) as source:
+        places = [3, 4, 30, 31, 47, 76, 84]
+        wanted = np.array([times[place] + 0.013 for place in places])
+        assert_same(shown(source, wanted), [times[p] for p in places], [pictures[p] for p in places])
+        assert not source.report.damaged
+
+
 def test_seeks_that_lead_back_are_given_up(media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an index and with one keyframe, each seek would start over; the reader must notice."""
     monkeypatch.setattr("streamprune.readers.pyav_targets.BLIND_SEEK_SECONDS", 0.2)
