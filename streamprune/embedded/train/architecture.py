@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
@@ -18,7 +17,15 @@ from transformers import (
 )
 from transformers.models.siglip.modeling_siglip import SiglipMultiheadAttentionPoolingHead
 
-from streamprune.embedded.train.tokenizer import END, IMAGE, PAD, START, VIDEO, build_tokenizer, vocabulary_size
+from streamprune.embedded.train.tokenizer import (
+    END,
+    IMAGE,
+    PAD,
+    START,
+    VIDEO,
+    build_tokenizer,
+    vocabulary_size,
+)
 
 TOKENS_PER_FRAME = 36
 IMAGE_SIDE = 96
@@ -91,7 +98,9 @@ class PoolingHead(nn.Module):
         probe = self.head.probe.expand(len(normed), -1, -1)
         weights = self.head.attention(probe, normed, normed, average_attn_weights=True)[1]
         grid = weights.reshape(len(normed), 1, 12, 12)
-        pooled: Tensor = nn.functional.interpolate(grid, size=(6, 6), mode="bilinear").reshape(len(normed), -1)
+        pooled: Tensor = nn.functional.interpolate(grid, size=(6, 6), mode="bilinear").reshape(
+            len(normed), -1
+        )
         return pooled
 
 
@@ -117,7 +126,11 @@ def _processor_files() -> dict[str, dict[str, Any]]:
         "image_std": [0.5, 0.5, 0.5],
         "do_convert_rgb": True,
     }
-    image = {"image_processor_type": "LlavaOnevisionImageProcessor", "image_grid_pinpoints": [[96, 96]], "do_pad": True}
+    image = {
+        "image_processor_type": "LlavaOnevisionImageProcessor",
+        "image_grid_pinpoints": [[96, 96]],
+        "do_pad": True,
+    }
     return {
         "preprocessor_config.json": pixels | image,
         "video_preprocessor_config.json": pixels | {"video_processor_type": "LlavaOnevisionVideoProcessor"},
@@ -133,7 +146,9 @@ def _processor_files() -> dict[str, dict[str, Any]]:
 
 
 def save_folder(folder: Path, model: LlavaOnevisionForConditionalGeneration, head: PoolingHead) -> None:
-    """Write model, tokenizer, processor files and pooling head as one folder that ``from_pretrained`` loads."""
+    """Write model, tokenizer, processor files and pooling head as one folder that ``from_pretrained``
+    loads.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)

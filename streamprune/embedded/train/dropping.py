@@ -9,19 +9,21 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-DROP_SHARE = 0.65
 SMALLEST_KEEP = 0.05
 
 
-def draw_keep(rng: np.random.Generator, tokens: int) -> int:
-    """Draw how many of ``tokens`` to keep: all of them, or a log-uniform share between 0.05 and 1."""
-    if rng.random() >= DROP_SHARE:
+def draw_keep(rng: np.random.Generator, tokens: int, drop_share: float) -> int:
+    """Draw how many of ``tokens`` to keep: all, or (in ``drop_share`` of the draws) a log-uniform 0.05 to
+    1 of them.
+    """
+    if rng.random() >= drop_share:
         return tokens
     return max(2, round(tokens * float(np.exp(rng.uniform(np.log(SMALLEST_KEEP), 0.0)))))
 
 
 def draw_tokens(rng: np.random.Generator, coverage: NDArray[np.float32], keep: int) -> NDArray[np.int64]:
-    """Draw ``keep`` token indices, ascending; ``coverage`` is (frames, cells), the best-covering object's share.
+    """Draw ``keep`` token indices, ascending; ``coverage`` is (frames, cells), the best-covering object's
+    share.
 
     A fifth of the draws keep whole frames, three tenths are uniform, a quarter favours objects over the whole
     clip and a quarter favours objects frame by frame.

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import LlavaOnevisionForConditionalGeneration
 
-from streamprune.embedded.world.draw import COLOR_NAMES, KINDS
 from streamprune.embedded.train.dropping import draw_keep, draw_tokens
+from streamprune.embedded.train.loop import Student
 from streamprune.embedded.train.packing import PREFIX_WORDS, Packed, attention_mask, clip_positions, pack
 from streamprune.embedded.train.samples import Diet, Sample, draw, plain
-from streamprune.embedded.train.loop import Student
 from streamprune.embedded.train.tower import object_labels, patch_features, pixels, project
+from streamprune.embedded.world.draw import COLOR_NAMES, KINDS
 
 _DENSE_WEIGHT = 0.1
 _OBJECTS_WEIGHT = 0.02
@@ -25,17 +25,23 @@ _RENUMBER_SHARE = 0.15
 def answer_logits(
     model: LlavaOnevisionForConditionalGeneration, visual: Tensor, packed: Packed, places: NDArray[np.int64]
 ) -> tuple[Tensor, Tensor]:
-    """Logits at every scored column and their targets; ``visual`` is (clips, visual, 192) without the newline."""
+    """Logits at every scored column and their targets; ``visual`` is (clips, visual, 192) without the
+    newline.
+    """
     device = visual.device
     words = model.get_input_embeddings()(packed.ids.to(device))
     newline = model.model.image_newline.expand(len(visual), 1, -1).to(visual.dtype)
-    inputs = torch.cat([words[:, :PREFIX_WORDS], visual.to(words.dtype), newline.to(words.dtype), words[:, PREFIX_WORDS:]], 1)
+    inputs = torch.cat(
+        [words[:, :PREFIX_WORDS], visual.to(words.dtype), newline.to(words.dtype), words[:, PREFIX_WORDS:]], 1
+    )
     positions = packed.positions.to(device)
     where = torch.from_numpy(places).to(device)
     positions = torch.cat([positions[:, :PREFIX_WORDS], where, positions[:, PREFIX_WORDS:]], 1)
+    # A mask of another dtype than the scores makes their sum a hundred times slower on a CPU.
+    dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else inputs.dtype
     hidden = model.model.language_model(
         inputs_embeds=inputs,
-        attention_mask=attention_mask(packed, inputs.dtype).to(device),
+        attention_mask=attention_mask(packed, dtype).to(device),
         position_ids=positions,
         use_cache=False,
     ).last_hidden_state
@@ -44,7 +50,9 @@ def answer_logits(
     return model.lm_head(hidden[scored]), packed.targets.to(device)[scored]
 
 
-def exact_matches(logits: Tensor, targets: Tensor, questions: Sequence[Sequence[object]], packed: Packed) -> list[bool]:
+def exact_matches(
+    logits: Tensor, targets: Tensor, questions: Sequence[Sequence[object]], packed: Packed
+) -> list[bool]:
     """Whether every word of each answer and its end are the most likely ones, question by question."""
     right = (logits.argmax(-1) == targets).cpu()
     scored = packed.targets != -100
@@ -92,24 +100,28 @@ def _visible(samples: Sequence[Sample]) -> NDArray[np.float32]:
 def language_loss(
     student: Student, step: int, seed: int, count: int, diet: Diet, frozen: bool
 ) -> tuple[Tensor, dict[str, float]]:
-    """Cross entropy of the answers, plus small dense and frame-level losses that keep the throw-away heads alive.
+    """Cross entropy of the answers, plus small dense and frame-level losses that keep the throw-away heads
+    alive.
 
     Number of tokens and shape of the clips hang on ``step``, so that all workers have equal work.
     """
     shared, rng = np.random.default_rng([4, diet.frames, step]), np.random.default_rng([3, seed])
     samples = draw(seed, count, diet, memory=bool(shared.random() < diet.memory_share))
-    keep = draw_keep(shared, diet.frames * 36) if diet.drops else diet.frames * 36
+    keep = draw_keep(shared, diet.frames * 36, diet.drop_share)
     images = pixels(np.concatenate([s.images for s in samples])).to(student.device)
     with torch.set_grad_enabled(not frozen and torch.is_grad_enabled()):
         patches = patch_features(student.model, images)
     tokens = project(student.model, patches)
     kinds, colors = _dense_labels(samples)
     dense = student.tokens.loss(tokens.flatten(0, 1), kinds.to(student.device), colors.to(student.device))
+    place = student.tokens.place_loss(tokens)
     present = torch.from_numpy(_visible(samples)).to(student.device)
     objects = student.objects.loss(student.head(patches.detach()), present)
     kept, places = _kept(samples, keep, rng)
     visual = tokens.reshape(count, -1, tokens.shape[-1])
-    visual = torch.gather(visual, 1, torch.from_numpy(kept).to(visual.device)[..., None].expand(-1, -1, visual.shape[-1]))
+    visual = torch.gather(
+        visual, 1, torch.from_numpy(kept).to(visual.device)[..., None].expand(-1, -1, visual.shape[-1])
+    )
     packed = pack([s.questions for s in samples], places)
     logits, targets = answer_logits(student.model, visual, packed, places)
     answer = nn.functional.cross_entropy(logits.float(), targets)
@@ -117,9 +129,10 @@ def language_loss(
         "answer": float(answer.detach()),
         "dense": float(dense.detach()),
         "objects": float(objects.detach()),
+        "place": float(place.detach()),
         "keep": keep / (diet.frames * 36),
     }
-    return answer + _DENSE_WEIGHT * dense + _OBJECTS_WEIGHT * objects, parts
+    return answer + _DENSE_WEIGHT * (dense + place) + _OBJECTS_WEIGHT * objects, parts
 
 
 def probe(student: Student, diet: Diet, clips: int, batch: int = 8) -> dict[str, float]:
@@ -127,8 +140,13 @@ def probe(student: Student, diet: Diet, clips: int, batch: int = 8) -> dict[str,
     right: dict[str, list[bool]] = {}
     saliency: list[float] = []
     for first in range(0, clips, batch):
-        samples = [plain(900_000 + s, diet, "eval", "train" if s % 2 else "eval") for s in range(first, first + batch)]
-        patches = patch_features(student.model, pixels(np.concatenate([s.images for s in samples])).to(student.device))
+        samples = [
+            plain(900_000 + s, diet, "eval", "train" if s % 2 else "eval")
+            for s in range(first, first + batch)
+        ]
+        patches = patch_features(
+            student.model, pixels(np.concatenate([s.images for s in samples])).to(student.device)
+        )
         visual = project(student.model, patches).reshape(batch, -1, 192)
         every = np.arange(diet.frames * 36)
         places = np.stack([clip_positions(s.slots, every, False) for s in samples])
@@ -140,7 +158,11 @@ def probe(student: Student, diet: Diet, clips: int, batch: int = 8) -> dict[str,
                 right.setdefault(question.type, []).append(next(results))
         saliency.append(_recall(student.head.saliency(patches.float()), samples))
     figures = {name: float(np.mean(values)) for name, values in sorted(right.items())}
-    return {"accuracy": float(np.mean(sum(right.values(), []))), "salient_recall": float(np.mean(saliency)), **figures}
+    return {
+        "accuracy": float(np.mean([x for found in right.values() for x in found])),
+        "salient_recall": float(np.mean(saliency)),
+        **figures,
+    }
 
 
 def _recall(saliency: Tensor, samples: Sequence[Sample]) -> float:
@@ -149,6 +171,10 @@ def _recall(saliency: Tensor, samples: Sequence[Sample]) -> float:
     found: list[bool] = []
     for row, sample in enumerate(samples):
         top = np.argsort(-scores[row], axis=1)[:, :2]
-        hits = np.take_along_axis(sample.coverage, top[None].repeat(len(sample.coverage), 0), axis=2).max((1, 2))
-        found += [bool(h > 0.2) for h, t in zip(hits, sample.clip.script.things, strict=True) if t.role != "main"]
+        hits = np.take_along_axis(sample.coverage, top[None].repeat(len(sample.coverage), 0), axis=2).max(
+            (1, 2)
+        )
+        found += [
+            bool(h > 0.2) for h, t in zip(hits, sample.clip.script.things, strict=True) if t.role != "main"
+        ]
     return float(np.mean(found)) if found else 1.0

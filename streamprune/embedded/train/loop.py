@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from streamprune.embedded.train.architecture import PoolingHead, build_model, save_folder
+from streamprune.embedded.train.attention import register
 from streamprune.embedded.train.optimiser import Optimiser, learning_rate
 from streamprune.embedded.train.parallel import average_gradients, total
 from streamprune.embedded.train.tower import ObjectLabels, TokenLabels
@@ -30,7 +31,7 @@ class Student(nn.Module):
         torch.manual_seed(seed)
         self.model = build_model()
         self.model.set_attn_implementation("eager")  # on a CPU twice as fast as sdpa in training at this size
-        self.model.model.language_model.set_attn_implementation("sdpa")  # not so for the longer rows of the text model
+        self.model.model.language_model.set_attn_implementation(register())
         self.head = PoolingHead()
         self.tokens = TokenLabels(self.model.config.text_config.hidden_size)
         self.objects = ObjectLabels(self.model.config.vision_config.hidden_size)
@@ -46,7 +47,9 @@ Batch = Callable[[Student, int, int, int], tuple[Tensor, dict[str, float]]]
 
 @dataclass(frozen=True)
 class Stage:
-    """``steps`` steps of ``loss(student, step, first_seed, per_worker)`` on the parameters ``trains`` accepts."""
+    """``steps`` steps of ``loss(student, step, first_seed, per_worker)`` on the parameters ``trains``
+    accepts.
+    """
 
     name: str
     steps: int
@@ -111,7 +114,9 @@ def resume(run: Run, student: Student) -> list[dict[str, Any]] | None:
     return optimiser_state
 
 
-def train_stage(run: Run, student: Student, stage: Stage, first_seed: int, states: list[dict[str, Any]] | None) -> None:
+def train_stage(
+    run: Run, student: Student, stage: Stage, first_seed: int, states: list[dict[str, Any]] | None
+) -> None:
     """Train one stage from ``run.step`` to its end."""
     for name, parameter in student.named_parameters():
         parameter.requires_grad_(stage.trains(name))

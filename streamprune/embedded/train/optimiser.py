@@ -45,8 +45,12 @@ class Optimiser:
             part.load_state_dict(state)
 
 
-def learning_rate(step: int, steps: int, peak: float, floor: float, warmup: int = 30, hold: float = 0.5) -> float:
-    """Rise over ``warmup`` steps, hold until the share ``hold`` of all steps, then fall linearly to ``floor``."""
+def learning_rate(
+    step: int, steps: int, peak: float, floor: float, warmup: int = 30, hold: float = 0.5
+) -> float:
+    """Rise over ``warmup`` steps, hold until the share ``hold`` of all steps, then fall linearly to
+    ``floor``.
+    """
     if step < warmup:
         return peak * (step + 1) / warmup
     share = max(0.0, (step / steps - hold) / (1 - hold))

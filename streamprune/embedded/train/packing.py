@@ -1,7 +1,8 @@
 """Packing: a clip and all its questions as one sequence, every question blind to the others.
 
 Sequence: ``<|im_start|> user``, the visual tokens, the newline token, then for each question
-``QUESTION <|im_end|> <|im_start|> assistant ANSWER <|im_end|>``. Positions of every question start right after the
+``QUESTION <|im_end|> <|im_start|> assistant ANSWER <|im_end|>``. Positions of every question start right
+after the
 clip, so each question reads exactly what it would read alone.
 """
 
@@ -16,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from streamprune.embedded.world.questions import Question
 from streamprune.embedded.train.tokenizer import END, PAD, START, build_tokenizer
+from streamprune.embedded.world.questions import Question
 
 PREFIX_WORDS = 2
 _CELLS = 36
@@ -70,7 +71,8 @@ def pack(questions: Sequence[Sequence[Question]], visual_positions: NDArray[np.i
     length = max(len(row[0]) for row in rows)
     fills = (PAD, -1, 0, -100)
     columns = [
-        torch.tensor([row[k] + [fill] * (length - len(row[k])) for row in rows]) for k, fill in enumerate(fills)
+        torch.tensor([row[k] + [fill] * (length - len(row[k])) for row in rows])
+        for k, fill in enumerate(fills)
     ]
     return Packed(visual_positions.shape[1], *columns)
 
@@ -88,7 +90,9 @@ def attention_mask(packed: Packed, dtype: torch.dtype) -> Tensor:
 
 
 def clip_positions(slots: Sequence[int], kept: NDArray[np.int64], renumber: bool) -> NDArray[np.int64]:
-    """Positions of kept visual tokens and of the newline; ``slots`` are the frames' time slots, ``kept`` flat indices."""
+    """Positions of kept visual tokens and of the newline; ``slots`` are the frames' time slots, ``kept``
+    flat indices.
+    """
     if renumber:
         return np.arange(PREFIX_WORDS, PREFIX_WORDS + len(kept) + 1)
     start = np.asarray(slots, np.int64) * _CELLS + PREFIX_WORDS

@@ -24,13 +24,15 @@ class Diet:
     questions: int = 8
     one_scene_share: float = 0.0
     memory_share: float = 0.0
-    drops: bool = False
+    drop_share: float = 0.0
     focus: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Frames shown of a clip, the time slot of each (in frames, gaps may be clipped) and the questions kept."""
+    """Frames shown of a clip, the time slot of each (in frames, gaps may be clipped) and the questions
+    kept.
+    """
 
     clip: Clip
     shown: tuple[int, ...]
@@ -67,7 +69,8 @@ def plain(seed: int, diet: Diet, split: Split = "train", wording: Split | None =
 def memory_shaped(seed: int, diet: Diet) -> Sample:
     """A longer clip seen through a memory: its last frames, sparse older ones, and clipped gaps between them.
 
-    Half of the old frames are drawn among those with brief objects in them. Questions whose evidence is not shown
+    Half of the old frames are drawn among those with brief objects in them. Questions whose evidence is
+    not shown
     are left out, as are those about the clip as a whole.
     """
     rng = np.random.default_rng([2, seed])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from streamprune.embedded.world.crowd import LabelledFrame, crowd
 from streamprune.embedded.train.language import language_loss, probe
 from streamprune.embedded.train.loop import Stage, Student
 from streamprune.embedded.train.samples import Diet
@@ -20,6 +20,7 @@ from streamprune.embedded.train.tower import (
     pixels,
     project,
 )
+from streamprune.embedded.world.crowd import LabelledFrame, crowd
 
 
 def _tensors(frames: list[LabelledFrame], device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -34,7 +35,9 @@ def _tower_loss(student: Student, step: int, seed: int, count: int) -> tuple[Ten
     images, kinds, colors, present = _tensors(crowd_batch(seed, count), student.device)
     patches = patch_features(student.model, images)
     tokens = project(student.model, patches).flatten(0, 1)
-    dense = student.tokens.loss(tokens, kinds, colors)
+    dense = student.tokens.loss(tokens, kinds, colors) + 0.3 * student.tokens.place_loss(
+        tokens.unflatten(0, (count, -1))
+    )
     objects = student.objects.loss(student.head(patches.detach()), present)
     return dense + 0.1 * objects, {"dense": float(dense.detach()), "objects": float(objects.detach())}
 
@@ -49,9 +52,14 @@ def _tower_probe(student: Student) -> dict[str, float]:
 
 
 def _tower_part(name: str) -> bool:
-    return name.startswith(("model.model.vision_tower.", "model.model.multi_modal_projector.", "head.")) or (
-        name.startswith(("tokens.", "objects."))
+    parts = (
+        "model.model.vision_tower.",
+        "model.model.multi_modal_projector.",
+        "head.",
+        "tokens.",
+        "objects.",
     )
+    return name.startswith(parts)
 
 
 def _frozen_tower(name: str) -> bool:
@@ -63,32 +71,53 @@ def _everything(name: str) -> bool:
 
 
 def _clips(
-    name: str, steps: int, batch: int, peak: float, floor: float, diet: Diet, frozen: bool = True, hold: float = 0.5
+    name: str,
+    steps: int,
+    batch: int,
+    rates: tuple[float, float],
+    diets: Sequence[tuple[float, Diet]],
+    frozen: bool = True,
+    hold: float = 0.5,
 ) -> Stage:
-    """A language stage over clips of one kind."""
+    """A language stage over clips of a few kinds, each with its share of the steps; the first is the one
+    probed.
+    """
 
     def loss(student: Student, step: int, seed: int, count: int) -> tuple[Tensor, dict[str, float]]:
+        luck = np.random.default_rng([5, step]).random()
+        edges = np.cumsum([share for share, _ in diets])
+        diet = diets[min(int(np.searchsorted(edges, luck, side="right")), len(diets) - 1)][1]
         return language_loss(student, step, seed, count, diet, frozen)
 
     def check(student: Student) -> dict[str, float]:
-        return probe(student, replace(diet, focus={}), clips=64)
+        return probe(student, replace(diets[0][1], focus={}), clips=64)
 
-    return Stage(name, steps, batch, peak, floor, _frozen_tower if frozen else _everything, loss, check, 100, hold)
+    part = _frozen_tower if frozen else _everything
+    return Stage(name, steps, batch, *rates, part, loss, check, 100, hold)
 
 
 _MOVING = {"motion": 2.5, "where_main": 2.0, "describe": 2.0}
+_LONG = {"motion": 1.5, "where_main": 1.3, "describe": 1.5, "count": 1.2}
 
 
 def curriculum() -> list[Stage]:
     """All stages in order."""
     two = Diet(2, one_scene_share=0.6, focus=_MOVING)
     four = Diet(4, one_scene_share=0.5, focus=_MOVING)
+    eight = Diet(8, one_scene_share=0.15, drop_share=0.65)
+    sixteen = Diet(16, 10, memory_share=0.12, drop_share=0.65, focus=_LONG)
+    mixed = [
+        (0.78, sixteen),
+        (0.06, replace(four, drop_share=0.5)),
+        (0.08, replace(eight, focus=_LONG)),
+        (0.08, replace(sixteen, frames=32, drop_share=1.0)),
+    ]
     return [
         Stage("tower", 1700, 48, 2e-3, 1e-4, _tower_part, _tower_loss, _tower_probe, hold=0.7),
-        _clips("1 frame", 320, 60, 2e-3, 1e-3, Diet(1)),
-        _clips("2 frames", 360, 44, 2e-3, 1e-3, two),
-        _clips("4 frames", 320, 32, 2e-3, 1e-3, four),
-        _clips("8 frames", 320, 24, 2e-3, 1e-3, Diet(8, one_scene_share=0.15)),
-        _clips("16 frames, drops", 1100, 16, 2e-3, 5e-4, Diet(16, 10, memory_share=0.12, drops=True)),
-        _clips("16 frames, all", 800, 16, 7e-4, 3e-5, Diet(16, 10, memory_share=0.12, drops=True), False, 0.3),
+        _clips("1 frame", 320, 60, (2e-3, 1e-3), [(1.0, Diet(1))]),
+        _clips("2 frames", 280, 44, (1.2e-3, 6e-4), [(1.0, two)], frozen=False),
+        _clips("4 frames", 200, 32, (1.2e-3, 6e-4), [(1.0, four)], frozen=False),
+        _clips("8 frames", 220, 24, (1.5e-3, 1e-3), [(1.0, eight)]),
+        _clips("16 frames", 480, 16, (1.5e-3, 6e-4), mixed),
+        _clips("16 frames, whole model", 620, 16, (7e-4, 2e-5), mixed, frozen=False, hold=0.3),
     ]

@@ -9,19 +9,32 @@ from torch import Tensor, nn
 from transformers import LlavaOnevisionForConditionalGeneration
 
 from streamprune.embedded.world.crowd import BACKGROUND, LabelledFrame, crowd
-from streamprune.embedded.world.draw import COLOR_NAMES, KINDS
+from streamprune.embedded.world.draw import CELLS, COLOR_NAMES, KINDS
 from streamprune.embedded.world.scenes import Thing
 
 _BACKGROUND_WEIGHT = 0.15
 
 
 class TokenLabels(nn.Module):
-    """Throw-away heads on projected tokens: kind and colour of the object in each token."""
+    """Throw-away heads on projected tokens: kind and colour of the object in each token, and the token's
+    place.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.kind = nn.Linear(channels, len(KINDS) + 1)
         self.color = nn.Linear(channels, len(COLOR_NAMES) + 1)
+        self.place = nn.Linear(channels, 2 * CELLS)
+
+    def place_loss(self, tokens: Tensor) -> Tensor:
+        """Cross entropy of each token's own row and column, so that tokens say where they are; (frames,
+        36, channels).
+        """
+        cells = torch.arange(CELLS * CELLS, device=tokens.device).expand(len(tokens), -1).flatten()
+        rows, cols = self.place(tokens).float().flatten(0, 1).chunk(2, dim=-1)
+        return nn.functional.cross_entropy(rows, cells // CELLS) + nn.functional.cross_entropy(
+            cols, cells % CELLS
+        )
 
     def loss(self, tokens: Tensor, kinds: Tensor, colors: Tensor) -> Tensor:
         """Cross entropy over all tokens, background tokens weighted down; labels are (tokens,)."""
@@ -34,7 +47,9 @@ class TokenLabels(nn.Module):
 
 
 class ObjectLabels(nn.Module):
-    """Throw-away head on the pooled frame feature: which kinds, colours and pairs of them are in the frame."""
+    """Throw-away head on the pooled frame feature: which kinds, colours and pairs of them are in the
+    frame.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -79,7 +94,9 @@ def project(model: LlavaOnevisionForConditionalGeneration, patches: Tensor) -> T
 
 def crowd_batch(first_seed: int, count: int) -> list[LabelledFrame]:
     """``count`` crowded training frames with consecutive seeds, between 3 and 9 objects each."""
-    return [crowd(seed, "train", objects=9 if seed % 4 else 3) for seed in range(first_seed, first_seed + count)]
+    return [
+        crowd(seed, "train", objects=9 if seed % 4 else 3) for seed in range(first_seed, first_seed + count)
+    ]
 
 
 def dense_accuracy(labels: TokenLabels, tokens: Tensor, kinds: Tensor, colors: Tensor) -> dict[str, float]:

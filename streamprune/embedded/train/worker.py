@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 
 def work(rank: int, workers: int, port: int, options: argparse.Namespace) -> None:
@@ -11,6 +12,8 @@ def work(rank: int, workers: int, port: int, options: argparse.Namespace) -> Non
     from streamprune.embedded.train.parallel import join, leave
     from streamprune.embedded.train.stages import curriculum
 
+    if workers > 1 and hasattr(os, "setsid"):
+        os.setsid()  # kernels that share time by session would give all workers together one session's share
     join(rank, workers, port)
     try:
         run = Run(options.out, rank, workers)

@@ -122,7 +122,8 @@ def clip(
 ) -> Clip:
     """Return the clip that belongs to a seed.
 
-    ``frames`` in 1..256; up to ``questions`` different questions in the wordings of ``wording`` (default: of the
+    ``frames`` in 1..256; up to ``questions`` different questions in the wordings of ``wording`` (default:
+    of the
     split itself); ``focus`` multiplies the frequency of question types, ``one_scene_share`` of the clips
     have one scene only. Raises InvalidValueError or InvalidTypeError for values outside these ranges.
     """

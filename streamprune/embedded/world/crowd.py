@@ -1,4 +1,6 @@
-"""Crowded single frames with a label for every token: what the vision tower learns shapes and colours from."""
+"""Crowded single frames with a label for every token: what the vision tower learns shapes and colours
+from.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ def _place(rng: np.random.Generator, things: list[Thing], half_pixels: int) -> t
     for _ in range(12):
         row, col = (int(x) for x in rng.integers(margin, 96 - margin, 2))
         near = (
-            (row - t.center(0)[0]) ** 2 + (col - t.center(0)[1]) ** 2 < ((half_pixels + t.half_pixels) / 2 + 2) ** 2
+            (row - t.center(0)[0]) ** 2 + (col - t.center(0)[1]) ** 2
+            < ((half_pixels + t.half_pixels) / 2 + 2) ** 2
             for t in things
         )
         if not any(near):
@@ -67,9 +70,13 @@ def crowd(seed: int, split: Split = "train", objects: int = 9) -> LabelledFrame:
             continue
         kind = str(int(rng.integers(10))) if role == "digit" else SHAPES[int(rng.integers(len(SHAPES)))]
         color = COLOR_NAMES[int(rng.integers(len(COLOR_NAMES)))]
-        red, green, blue = (int(x) for x in np.clip(np.array(COLORS[color]) + rng.integers(-12, 13, 3), 0, 255))
+        red, green, blue = (
+            int(x) for x in np.clip(np.array(COLORS[color]) + rng.integers(-12, 13, 3), 0, 255)
+        )
         things.append(Thing(kind, color, role, 0, 0, 1, half_pixels, "still", (center,), (red, green, blue)))
-    background = Scene(0, 1, int(rng.integers(TEXTURES_PER_SPLIT)), (int(rng.integers(48)), int(rng.integers(48))), (0, 0))
+    background = Scene(
+        0, 1, int(rng.integers(TEXTURES_PER_SPLIT)), (int(rng.integers(48)), int(rng.integers(48))), (0, 0)
+    )
     gain, offset, sigma = int(rng.integers(60, 69)), int(rng.integers(100_000)), int(rng.integers(2, 9))
     plan = Script(1, (background,), tuple(things), sigma, (gain,), (offset,))
     kinds, colors = token_labels(plan.things, 0)

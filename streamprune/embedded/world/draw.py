@@ -101,7 +101,9 @@ def _corner(center: tuple[int, int], size: tuple[int, ...]) -> tuple[int, int]:
     return center[0] - size[0] // 2, center[1] - size[1] // 2
 
 
-def _blend(frame: NDArray[np.int16], mask: NDArray[np.int32], color: NDArray[np.int32], top: int, left: int) -> None:
+def _blend(
+    frame: NDArray[np.int16], mask: NDArray[np.int32], color: NDArray[np.int32], top: int, left: int
+) -> None:
     region = frame[top : top + mask.shape[0], left : left + mask.shape[1]]
     below = region.astype(np.int32)
     region[...] = below + (((color - below) * mask[..., None]) >> 8)

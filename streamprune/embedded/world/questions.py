@@ -31,7 +31,7 @@ GROUPS = {
     "describe": "global",
 }
 QUESTION_TYPES = tuple(GROUPS)
-# How often a type is asked when it can be: half of the questions need a needle, motion and counting are raised.
+# How often a type is asked when it can be: half of them need a needle, motion and counting are raised.
 _WEIGHTS = dict.fromkeys(QUESTION_TYPES, 1.0) | {"motion": 1.6, "count": 1.3, "where_main": 0.8, "when": 1.2}
 
 Span = tuple[int, int, int]  # index of the thing, first frame, frame after the last
@@ -143,7 +143,9 @@ def _timing(script: Script, rng: np.random.Generator) -> Iterator[_Candidate]:
 _PARTS = {"start": (0.0, 0.29), "middle": (0.385, 0.615), "end": (0.71, 1.0)}
 
 
-def _ordered(kind: str, one: tuple[int, Thing], two: tuple[int, Thing], rng: np.random.Generator) -> _Candidate:
+def _ordered(
+    kind: str, one: tuple[int, Thing], two: tuple[int, Thing], rng: np.random.Generator
+) -> _Candidate:
     """Which came first, ``one`` (the answer) or ``two``; named in either order."""
     names = [_name(one[1]), _name(two[1])]
     if rng.random() < 0.5:
@@ -216,7 +218,11 @@ def _put(candidate: _Candidate, split: str, rng: np.random.Generator) -> Questio
 
 
 def ask(
-    script: Script, rng: np.random.Generator, count: int, wording: str, focus: Mapping[str, float] | None = None
+    script: Script,
+    rng: np.random.Generator,
+    count: int,
+    wording: str,
+    focus: Mapping[str, float] | None = None,
 ) -> tuple[Question, ...]:
     """Draw up to ``count`` different questions about a script.
 
@@ -239,5 +245,3 @@ def ask(
         if not candidates or weights[name] == 0:
             del weights[name]
     return tuple(asked)
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, Protocol
 
 import numpy as np
@@ -20,7 +21,9 @@ _MAX_OBJECTS = len(SHAPES)
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: what it is, in which frames ``[start, stop)`` it is seen and its centre (row, column) in each."""
+    """One object: what it is, in which frames ``[start, stop)`` it is seen and its centre (row, column) in
+    each.
+    """
 
     kind: str
     color: str
@@ -79,7 +82,7 @@ def _scene_bounds(rng: np.random.Generator, frames: int, one_scene_share: float)
     spare = frames - count * shortest
     cuts = np.sort(rng.integers(0, spare + 1, count - 1)) + shortest * np.arange(1, count)
     edges = [0, *(int(cut) for cut in cuts), frames]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def make_scene(rng: np.random.Generator, start: int, stop: int, taken: set[int]) -> Scene:
@@ -119,7 +122,9 @@ def _path(
     return tuple((int(r), int(c)) for r, c in points)
 
 
-def _collides(things: list[Thing], start: int, centers: tuple[tuple[int, int], ...], half_pixels: int) -> bool:
+def _collides(
+    things: list[Thing], start: int, centers: tuple[tuple[int, int], ...], half_pixels: int
+) -> bool:
     """Whether an object at ``centers`` from frame ``start`` on would touch one that is there already."""
     for other in things:
         for frame in range(max(start, other.start), min(start + len(centers), other.stop)):
@@ -155,7 +160,9 @@ class Cast:
         return self.shapes.pop(), self.colors.pop()
 
 
-def add_main(rng: np.random.Generator, cast: Casting, things: list[Thing], scene: int, bounds: tuple[int, int]) -> None:
+def add_main(
+    rng: np.random.Generator, cast: Casting, things: list[Thing], scene: int, bounds: tuple[int, int]
+) -> None:
     start, stop = bounds
     for _ in range(12):
         half_pixels = int(rng.integers(20, 29))
@@ -208,7 +215,9 @@ def _counts(rng: np.random.Generator, frames: int) -> tuple[int, int]:
 
 
 def script(rng: np.random.Generator, frames: int, one_scene_share: float = 0.0) -> Script:
-    """Draw the script of a clip; ``one_scene_share`` of the clips have a single scene whatever their length."""
+    """Draw the script of a clip; ``one_scene_share`` of the clips have a single scene whatever their
+    length.
+    """
     bounds = _scene_bounds(rng, frames, one_scene_share)
     taken: set[int] = set()
     scenes = tuple(make_scene(rng, start, stop, taken) for start, stop in bounds)

@@ -1,7 +1,9 @@
 """Endless streams: random access by frame number, rare objects to remember, questions about any past.
 
-A stream is cut into chapters of 32 frames, each a pure function of (split, seed, chapter). Three shapes in fixed
-colours are always about; four other shapes and the ten digits are rare: each is seen once per era, for a frame or
+A stream is cut into chapters of 32 frames, each a pure function of (split, seed, chapter). Three shapes in
+fixed
+colours are always about; four other shapes and the ten digits are rare: each is seen once per era, for a
+frame or
 two, so a question about one of them has one answer as long as the era lasts (or for ever, with one era only).
 """
 
@@ -34,7 +36,9 @@ RECENT_FRAMES = 64
 
 @dataclass(frozen=True)
 class Event:
-    """An object seen in frames ``[start, stop)`` of the stream; ``place`` is its corner if it stands in one."""
+    """An object seen in frames ``[start, stop)`` of the stream; ``place`` is its corner if it stands in
+    one.
+    """
 
     kind: str
     color: str
@@ -87,8 +91,10 @@ class _StreamCast:
 class Stream:
     """A video without end: ``frame(n)`` is a pure function of (split, seed, n).
 
-    ``era_frames`` (at least 448) is how long rare objects stay unique; with ``repeat`` they come again in every era,
-    in other colours, without it only in the first. ``static`` is a fixed camera: one background, no cuts, no pan.
+    ``era_frames`` (at least 448) is how long rare objects stay unique; with ``repeat`` they come again in
+    every era,
+    in other colours, without it only in the first. ``static`` is a fixed camera: one background, no cuts,
+    no pan.
     """
 
     def __init__(
@@ -162,7 +168,9 @@ class Stream:
     def frame(self, number: int) -> NDArray[np.uint8]:
         """Return frame ``number`` (0, 1, 2, ...), uint8 RGB (96, 96, 3)."""
         check_count("number", number, 0, 2**53)
-        return render_script(self._chapter(number // CHAPTER_FRAMES), self.split, [number % CHAPTER_FRAMES])[0]
+        return render_script(self._chapter(number // CHAPTER_FRAMES), self.split, [number % CHAPTER_FRAMES])[
+            0
+        ]
 
     def frames(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Return frames ``[start, stop)``, uint8 RGB (stop - start, 96, 96, 3)."""
@@ -199,16 +207,24 @@ class Stream:
                 grid = np.maximum(grid, cell_coverage(t.kind, t.half_pixels, t.center(local)))
         return grid
 
-    def questions(self, at_frame: int, since: int = 0, ages: Sequence[Age] | None = None) -> list[StreamQuestion]:
+    def questions(
+        self, at_frame: int, since: int = 0, ages: Sequence[Age] | None = None
+    ) -> list[StreamQuestion]:
         """Every question that frames ``[since, at_frame)`` answer and whose answer is the only one there.
 
-        Rare objects seen more than once in that window are not asked about. ``ages`` selects questions about now
-        (evidence in the last 4 frames), recent (the last 64) and past. Wordings are those of the stream's split.
+        Rare objects seen more than once in that window are not asked about. ``ages`` selects questions
+        about now
+        (evidence in the last 4 frames), recent (the last 64) and past. Wordings are those of the stream's
+        split.
         """
         check_count("since", since, 0, 2**53)
         check_count("at_frame", at_frame, since, 2**53)
         rng = generator(self.split, "questions", self.seed, at_frame)
-        rare = [e for e in self.events(since, at_frame) if e.role != "main" and since <= e.start and e.stop <= at_frame]
+        rare = [
+            e
+            for e in self.events(since, at_frame)
+            if e.role != "main" and since <= e.start and e.stop <= at_frame
+        ]
         times = {e.name: sum(o.name == e.name for o in rare) for e in rare}
         unique = [event for event in rare if times[event.name] == 1]
         asked = [q for event in unique for q in self._about(event, at_frame, rng)]
@@ -237,7 +253,9 @@ class Stream:
         return found
 
     def _about_now(self, since: int, at_frame: int, rng: np.random.Generator) -> list[StreamQuestion]:
-        """Colour and shape of what is on the screen; ambient colours never change, so the answers are unique."""
+        """Colour and shape of what is on the screen; ambient colours never change, so the answers are
+        unique.
+        """
         window = max(since, at_frame - NOW_FRAMES)
         rare_colors = {e.color for e in self.events(since, at_frame) if e.role == "needle"}
         found = []

@@ -30,7 +30,9 @@ def _pattern(rng: np.random.Generator, kind: str) -> NDArray[np.float32]:
     if kind == "blobs":
         return _upscaled(rng, int(rng.integers(4, 12)))
     if kind == "grain":
-        return 0.5 * _upscaled(rng, int(rng.integers(24, 60))) + 0.5 * _upscaled(rng, int(rng.integers(8, 20)))
+        return 0.5 * _upscaled(rng, int(rng.integers(24, 60))) + 0.5 * _upscaled(
+            rng, int(rng.integers(8, 20))
+        )
     if kind == "stripes":
         period = rng.uniform(8, 28)
         return np.asarray(0.5 + 0.5 * np.sin(along * np.float32(2 * np.pi / period)), np.float32)

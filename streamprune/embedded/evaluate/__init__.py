@@ -1,0 +1,1 @@
+"""Measuring the embedded model; run it with ``python -m streamprune.embedded.evaluate``."""

@@ -1,0 +1,157 @@
+"""Answering the world's questions with the embedded model, from all or from some of a clip's tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, AutoTokenizer, LlavaOnevisionForConditionalGeneration
+
+from streamprune.embedded.evaluate.oracle import oracle
+from streamprune.embedded.train.architecture import PoolingHead, load_head
+from streamprune.embedded.train.language import answer_logits, exact_matches
+from streamprune.embedded.train.packing import clip_positions, pack
+from streamprune.embedded.train.tower import patch_features, pixels, project
+from streamprune.embedded.world import Clip
+from streamprune.reduce import reduce_tokens
+
+SIDE = 6
+CELLS = SIDE * SIDE
+
+
+@dataclass(frozen=True)
+class Examinee:
+    """A loaded model with its pooling head."""
+
+    model: LlavaOnevisionForConditionalGeneration
+    head: PoolingHead
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A clip after the tower: tokens (frames, 6, 6, 192), saliency (frames, 6, 6), frame features (frames,
+    128).
+    """
+
+    clip: Clip
+    tokens: Tensor
+    saliency: Tensor
+    frame_features: Tensor
+
+
+def load(folder: Path) -> Examinee:
+    """Load model and pooling head as any other Hugging Face folder."""
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    return Examinee(model, load_head(folder), folder)
+
+
+@torch.no_grad()
+def look(examinee: Examinee, clip: Clip, frames: NDArray[np.uint8] | None = None) -> Seen:
+    """Encode a clip; ``frames`` replaces its pixels by damaged ones."""
+    patches = patch_features(examinee.model, pixels(clip.frames if frames is None else frames))
+    tokens = project(examinee.model, patches).reshape(len(patches), SIDE, SIDE, -1)
+    saliency = examinee.head.saliency(patches).reshape(-1, SIDE, SIDE)
+    return Seen(clip, tokens, saliency, examinee.head(patches))
+
+
+@torch.no_grad()
+def marks(examinee: Examinee, seen: Seen, index: NDArray[np.int64], features: Tensor) -> list[bool]:
+    """Whether each question of the clip is answered exactly from ``features`` (kept, 192) at flat
+    ``index``.
+    """
+    places = clip_positions(range(seen.clip.num_frames), index, renumber=False)[None]
+    packed = pack([seen.clip.questions], places)
+    logits, targets = answer_logits(examinee.model, features[None], packed, places)
+    return exact_matches(logits, targets, [seen.clip.questions], packed)
+
+
+def full_marks(examinee: Examinee, seen: Seen) -> list[bool]:
+    """Marks with all tokens."""
+    flat = seen.tokens.flatten(0, 2)
+    return marks(examinee, seen, np.arange(len(flat)), flat)
+
+
+def blind_marks(examinee: Examinee, seen: Seen) -> list[bool]:
+    """Marks without a single visual token."""
+    return marks(examinee, seen, np.arange(0), seen.tokens.flatten(0, 2)[:0])
+
+
+def reduced_marks(examinee: Examinee, seen: Seen, method: str, keep_ratio: float) -> tuple[list[bool], int]:
+    """Marks after a reduction and the number of tokens it really kept.
+
+    ``method`` is a pre-LLM method of the registry or ``oracle``.
+    """
+    if method == "oracle":
+        flat = seen.tokens.flatten(0, 2)
+        coverage = seen.clip.coverage.reshape(len(seen.clip.script.things), -1, CELLS)
+        index = oracle(coverage, max(1, round(keep_ratio * len(flat))))
+        return marks(examinee, seen, index, flat[torch.from_numpy(index)]), len(index)
+    signals = {"saliency": seen.saliency, "frame_features": seen.frame_features}
+    options = {"seed": seen.clip.seed} if method == "random" else {}
+    reduction = reduce_tokens(seen.tokens, method, keep_ratio=keep_ratio, signals=signals, **options)
+    kept = reduction.index.cpu().numpy().astype(np.int64)
+    return marks(examinee, seen, kept, reduction.features), len(kept)
+
+
+def salient_recall(seen: Seen, top: int) -> tuple[list[bool], list[bool]]:
+    """For each object: is one of its tokens among the ``top`` most salient of its frames, and for brief
+    ones only.
+    """
+    scores = seen.saliency.reshape(-1, CELLS).numpy()
+    best = np.argsort(-scores, axis=1)[:, :top]
+    return _recall(seen.clip, best)
+
+
+def random_recall(seen: Seen, top: int) -> tuple[list[bool], list[bool]]:
+    """The same with ``top`` tokens drawn at random in every frame."""
+    luck = np.random.default_rng(seen.clip.seed).random((seen.clip.num_frames, CELLS))
+    return _recall(seen.clip, np.argsort(luck, axis=1)[:, :top])
+
+
+def _recall(clip: Clip, best: NDArray[np.int64]) -> tuple[list[bool], list[bool]]:
+    """An object counts as touched by a token that covers at least half of what its best token covers."""
+    every, brief = [], []
+    for thing, coverage in zip(clip.script.things, clip.coverage, strict=True):
+        flat = coverage.reshape(-1, CELLS)
+        hit = bool(np.take_along_axis(flat, best, axis=1).max() >= 0.5 * flat.max())
+        every.append(hit)
+        if thing.role != "main":
+            brief.append(hit)
+    return every, brief
+
+
+@torch.no_grad()
+def generated(examinee: Examinee, clip: Clip) -> list[str]:
+    """Answers of stock ``generate()`` from the pixels, one question at a time."""
+    tokenizer = AutoTokenizer.from_pretrained(examinee.folder)
+    images = pixels(clip.frames)[None]
+    video = [examinee.model.config.video_token_id] * (clip.num_frames * CELLS + 1)
+    answers = []
+    for question in clip.questions:
+        content = [{"type": "video"}, {"type": "text", "text": question.text}]
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+        ids = tokenizer(text)["input_ids"]
+        at = ids.index(video[0])
+        row = torch.tensor([ids[:at] + video + ids[at + 1 :]])
+        out = examinee.model.generate(
+            input_ids=row, attention_mask=torch.ones_like(row), pixel_values_videos=images, max_new_tokens=8
+        )
+        answers.append(tokenizer.decode(out[0, row.shape[1] :], skip_special_tokens=True).strip())
+    return answers
+
+
+def by_type(clips: Sequence[Clip], outcomes: Sequence[Sequence[bool]]) -> dict[str, list[bool]]:
+    """Sort outcomes (one list per clip) by question type."""
+    sorted_out: dict[str, list[bool]] = {}
+    for clip, found in zip(clips, outcomes, strict=True):
+        for question, right in zip(clip.questions, found, strict=True):
+            sorted_out.setdefault(question.type, []).append(right)
+    return sorted_out

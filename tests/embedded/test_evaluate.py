@@ -1,0 +1,79 @@
+"""The measuring instruments themselves: intervals, the oracle, damage, recall."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from streamprune.embedded.evaluate.damage import h264, jpeg
+from streamprune.embedded.evaluate.intervals import Share, share
+from streamprune.embedded.evaluate.oracle import OBJECT_SHARE, oracle
+from streamprune.embedded.evaluate.report import measure
+from streamprune.embedded.evaluate.scoring import load
+from streamprune.embedded.evaluate.tables import show
+from streamprune.embedded.train.architecture import PoolingHead, build_model, save_folder
+from streamprune.embedded.world import clip
+
+
+@pytest.mark.parametrize(
+    ("right", "count", "low", "high"),
+    [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (5, 10, 0.2366, 0.7634), (950, 1000, 0.9347, 0.9619)],
+)
+def test_wilson_interval(right: int, count: int, low: float, high: float) -> None:
+    assert Share(right, count).bounds == pytest.approx((low, high), abs=2e-4)
+
+
+def test_share_of_nothing_is_unknown() -> None:
+    assert share([]).bounds == (0.0, 1.0)
+    assert share([True, False]).entry()["accuracy"] == 0.5
+
+
+@pytest.mark.parametrize("keep", [1, 12, 29, 58, 144, 288, 576])
+def test_oracle_keeps_every_object_as_long_as_there_is_room(keep: int) -> None:
+    for seed in range(12):
+        made = clip(seed, 16, "eval")
+        coverage = made.coverage.reshape(len(made.coverage), 16, 36)
+        index = oracle(coverage, keep)
+        assert len(index) == keep == len(set(index.tolist()))
+        assert (np.diff(index) > 0).all()
+        found = coverage.reshape(len(coverage), -1)[:, index].max(1)
+        if round(OBJECT_SHARE * keep) >= len(coverage):
+            assert (found > 0.05).all()
+
+
+def test_oracle_sees_a_moving_object_at_both_ends() -> None:
+    made = next(c for c in (clip(s, 16, "eval") for s in range(50)) if len(c.script.scenes) == 1)
+    coverage = made.coverage.reshape(len(made.coverage), 16, 36)
+    frames = set((oracle(coverage, 24) // 36).tolist())
+    assert {0, 15} <= frames
+
+
+def test_files_change_pixels_but_not_the_picture() -> None:
+    frames = clip(3, 4, "eval").frames
+    for damaged in (h264(frames, 23), jpeg(frames, 50), jpeg(frames, 50, side=96)):
+        assert damaged.shape == frames.shape
+        error = float(abs(damaged.astype(int) - frames).mean())
+        assert 0.3 < error < 12
+        assert np.corrcoef(damaged.ravel(), frames.ravel())[0, 1] > 0.9
+    assert (
+        abs(h264(frames, 40).astype(int) - frames).mean() > abs(h264(frames, 18).astype(int) - frames).mean()
+    )
+
+
+def test_a_report_has_every_table_and_an_untrained_model_knows_nothing(tmp_path: Path) -> None:
+    save_folder(tmp_path, build_model(), PoolingHead())
+    report = measure(
+        load(tmp_path), 20, 4, ["none", "random", "fastvid", "oracle"], lambda items, label: items
+    )
+    assert report["full"]["accuracy"] < 0.2
+    assert report["retention"]["oracle"]["0.1"]["tokens_kept"] == 14
+    assert report["generate"]["same_verdict"] == report["generate"]["questions"]
+    assert {"h264_crf23", "h264_crf32", "jpeg_q50_96px"} <= set(report["damage"])
+    json.dumps(report)
+    with (tmp_path / "tables.txt").open("w", encoding="utf-8") as file:
+        show(report, Console(width=120, file=file))
+    assert "fastvid" in (tmp_path / "tables.txt").read_text(encoding="utf-8")
