@@ -63,6 +63,13 @@ def test_all_tokens_say_what_the_stock_model_says(
     assert (answer.question, answer.recipe, answer.warnings) == (QUESTION, "none", ())
 
 
+@pytest.mark.parametrize("recipe", ["random", "stride", "fastvid"])
+def test_a_share_of_one_changes_nothing(vlm: VideoLLM, video: Video, recipe: str) -> None:
+    everything = vlm.ask(video, QUESTION, num_frames=9, max_new_tokens=10)
+    answer = vlm.ask(video, QUESTION, num_frames=9, max_new_tokens=10, recipe=recipe, keep_ratio=1)
+    assert (answer.text, answer.stats.tokens_kept) == (everything.text, 9 * 16)
+
+
 def test_stats_count_what_happened(vlm: VideoLLM, video: Video) -> None:
     answer = vlm.ask(video, QUESTION, recipe="stride", keep_ratio=0.25, num_frames=8, max_new_tokens=6)
     stats = answer.stats
