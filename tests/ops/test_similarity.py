@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from streamprune.ops.similarity import adjacent_cosine, gram, most_similar, squared_distances, unit_rows
+from streamprune.ops.similarity import (
+    adjacent_cosine,
+    gram,
+    inner_products,
+    most_similar,
+    squared_distances,
+    unit_rows,
+)
 
 
 def draw(rows: int, channels: int = 24, seed: int = 0) -> torch.Tensor:
@@ -29,17 +36,23 @@ def test_adjacent_cosine(rows: int) -> None:
     np.testing.assert_allclose(adjacent_cosine(values), (exact[:-1] * exact[1:]).sum(1), atol=1e-6)
 
 
-@pytest.mark.parametrize("rows", [1, 27, 28, 29, 100])
-def test_gram_is_every_inner_product(rows: int) -> None:
-    values = draw(rows)
+@pytest.mark.parametrize(("left", "right", "channels"), [(1, 1, 5), (3, 0, 5), (70, 80, 24), (70, 80, 1000)])
+def test_inner_products_large_and_small(left: int, right: int, channels: int) -> None:
+    a, b = draw(left, channels), draw(right, channels, seed=1)
+    np.testing.assert_allclose(inner_products(a, b), a.double().numpy() @ b.double().numpy().T, atol=1e-3)
+
+
+@pytest.mark.parametrize(("rows", "channels"), [(1, 24), (65, 24), (66, 24), (67, 24), (200, 24), (140, 900)])
+def test_gram_is_every_inner_product(rows: int, channels: int) -> None:
+    values = draw(rows, channels)
     exact = values.double().numpy()
     products = gram(values)
-    np.testing.assert_allclose(products, exact @ exact.T, atol=1e-4)
-    assert torch.equal(products, products.T)
+    np.testing.assert_allclose(products, exact @ exact.T, atol=1e-3)
+    torch.testing.assert_close(products, products.T)
 
 
 def test_gram_of_half_precision_is_that_of_the_widened_values() -> None:
-    values = draw(40).half()
+    values = draw(80, 900).half().requires_grad_()
     assert torch.equal(gram(values), gram(values.float()))
 
 
