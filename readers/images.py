@@ -1,4 +1,4 @@
-"""A folder of pictures, shown in the natural order of their names at a given rate."""
+"""A folder of pictures, shown in the natural order of their names at a given rate; or one picture."""
 
 from __future__ import annotations
 
@@ -25,21 +25,22 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(piece), "") if piece.isdigit() else (1, 0, piece) for piece in pieces]
 
 
-class FolderSource(Source):
-    """The pictures of one folder (not of those below it)."""
+class ImagesSource(Source):
+    """The pictures of one folder (not of those below it), or a single picture as a video of one frame."""
 
-    def __init__(self, folder: Path, fps: Fraction | None, options: ReadOptions) -> None:
-        self._files = _list_images(folder)
+    def __init__(self, path: Path, fps: Fraction | None, options: ReadOptions) -> None:
+        self._files = _list_images(path) if path.is_dir() else [path]
         self._rate = DEFAULT_FPS if fps is None else fps
         self._options = options
         self._own_size: tuple[int, int] | None = None
         first = next((image for file in self._files if (image := self._load(file)) is not None), None)
         if first is None:
-            raise SourceFormatError(f"{folder}: none of its {len(self._files)} images can be read")
+            what = f"none of its {len(self._files)} images" if path.is_dir() else "not an image that"
+            raise SourceFormatError(f"{path}: {what} can be read")
         rows, cols = options.output_size(*first.shape[:2])
         super().__init__(
             VideoInfo(
-                source=str(folder),
+                source=str(path),
                 rows=rows,
                 cols=cols,
                 fps=self._rate,

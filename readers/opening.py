@@ -19,7 +19,7 @@ from streamprune.errors import (
     UnknownNameError,
 )
 from streamprune.readers.base import CorruptPolicy, check_fps
-from streamprune.readers.images import FolderSource
+from streamprune.readers.images import IMAGE_SUFFIXES, ImagesSource
 from streamprune.readers.iterator import IteratorSource
 from streamprune.readers.memory import open_array, open_sequence
 from streamprune.readers.options import DEFAULT_MAX_PIXELS, DEFAULT_TIMEOUT_SECONDS, ReadOptions
@@ -49,7 +49,7 @@ def open_source(
     prefetch_bytes: int = DEFAULT_PREFETCH_BYTES,
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
 ) -> Source:
-    """Open a video file, a folder of images, an array of frames or an iterator of frames.
+    """Open a video file, an image or a folder of them, an array of frames or an iterator of frames.
 
     Args:
         source: a path; a uint8 array or tensor (frames, rows, cols, 3); a list of pictures (rows, cols, 3) or
@@ -128,10 +128,12 @@ def _open_path(path: Path, backend: str, rate: Fraction | None, options: ReadOpt
     if not is_there:
         raise SourceNotFoundError(f"{path}: no such file or folder{_near(path)}")
     if is_folder:
-        return FolderSource(path, rate, options)
+        return ImagesSource(path, rate, options)
+    _check_readable(path)
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return ImagesSource(path, rate, options)
     if rate is not None:
         raise InvalidValueError(f"fps cannot be given with {path}: a video file carries its own times")
-    _check_readable(path)
     module, name = BACKENDS[backend].split(":")
     opener: Callable[[Path, ReadOptions], Source] = getattr(import_module(module), name)
     return opener(path, options)

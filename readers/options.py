@@ -61,7 +61,8 @@ class ReadOptions:
             raise InvalidValueError("timeout_seconds must be above 0, got 0")
         if self.decode_threads is not None:
             return self.decode_threads
-        return min(MAX_DEFAULT_THREADS, len(os.sched_getaffinity(0)))
+        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(MAX_DEFAULT_THREADS, usable)
 
     def output_size(self, rows: int, cols: int) -> tuple[int, int]:
         """Return (rows, cols) of the frames handed out, given the source's own."""

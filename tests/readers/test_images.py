@@ -52,6 +52,14 @@ def test_grey_and_turned_pictures_become_rgb(tmp_path: Path) -> None:
         assert next(iter(source)).image.shape == (16, 8, 3)
 
 
+def test_one_image_is_a_video_of_one_frame(folder: Path, media_module: ModuleType) -> None:
+    with open_source(folder / "frame7.png") as source:
+        assert [media_module.number_of(frame.image) for frame in source] == [7]
+    (folder / "frame7.png").write_bytes(b"nothing")
+    with pytest.raises(SourceFormatError, match=r"frame7\.png: not an image"):
+        open_source(folder / "frame7.png")
+
+
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no picture")
     with pytest.raises(SourceFormatError, match="holds no images"):
@@ -68,8 +76,9 @@ def test_mixed_sizes_are_refused_or_scaled(folder: Path) -> None:
 
 def test_a_huge_picture_is_refused_by_its_header(tmp_path: Path) -> None:
     Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
-    with pytest.raises(SourceFormatError, match=r"huge\.png.*max_pixels"):
-        open_source(tmp_path)
+    for path in (tmp_path, tmp_path / "huge.png"):
+        with pytest.raises(SourceFormatError, match=r"huge\.png.*max_pixels"):
+            open_source(path)
     Image.new("RGB", (200, 100)).save(tmp_path / "huge.png")
     with pytest.raises(SourceFormatError, match=r"100 x 200 pixels .*max_pixels=10,000"):
         open_source(tmp_path, max_pixels=10_000)
