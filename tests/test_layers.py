@@ -22,10 +22,9 @@ LAYERS: list[tuple[str, ...]] = [
     ("metrics",),
     ("report",),
     ("pipelines",),
-    ("embedded", "cli", "__init__", "__main__"),
+    ("embedded", "cli", "__init__"),
+    ("__main__",),
 ]
-# pieces of the world that live beside world.py
-WORLD = ("world",)
 TRANSFORMERS_ROOMS = {"models", "cache", "pipelines", "embedded"}
 
 
@@ -47,7 +46,7 @@ def _modules() -> list[tuple[str, Path]]:
 def _room(module: str) -> tuple[int, str]:
     """Layer number and room of a dotted name below streamprune."""
     parts = module.split(".")
-    if parts[0] == "embedded" and len(parts) > 1 and parts[1].startswith(WORLD):
+    if parts[:2] == ["embedded", "world"]:
         return next(
             level for level, rooms in enumerate(LAYERS) if "embedded.world" in rooms
         ), "embedded.world"

@@ -24,5 +24,5 @@ def video_prompt_ids(tokenizer: Any, question: str) -> list[int]:
         [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
     )
     # the template has written whatever special tokens the model wants
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return ids

@@ -1,0 +1,87 @@
+"""Rich tables: what a run cost, and which methods there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from streamprune.registry import MethodInfo
+
+# (key in Stats.to_dict(), label, kind of number)
+_ROWS: tuple[tuple[str, str, str], ...] = (
+    ("frames", "frames", "count"),
+    ("tokens_in", "visual tokens in", "count"),
+    ("tokens_kept", "visual tokens kept", "count"),
+    ("decode_ms", "decode", "ms"),
+    ("preprocess_ms", "preprocess", "ms"),
+    ("encode_ms", "encode", "ms"),
+    ("reduce_ms", "reduce", "ms"),
+    ("prefill_ms", "prefill", "ms"),
+    ("generate_ms", "generate", "ms"),
+    ("prefill_flops", "LLM prefill FLOPs", "flops"),
+    ("kv_bytes", "KV cache", "bytes"),
+    ("peak_bytes", "peak memory", "bytes"),
+)
+
+
+def stats_table(columns: Sequence[tuple[str, Mapping[str, int | float]]]) -> Table:
+    """One column of figures per (label, stats); with two columns a third shows the second over the first."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("")
+    for label, _ in columns:
+        table.add_column(label, justify="right")
+    compared = len(columns) == 2
+    if compared:
+        table.add_column("ratio", justify="right", style="cyan")
+    for key, label, kind in _ROWS:
+        values = [stats[key] for _, stats in columns]
+        cells = [_format(value, kind) for value in values]
+        if compared:
+            cells.append(f"{values[1] / values[0]:.2f}" if values[0] else "")
+        table.add_row(label, *cells)
+    return table
+
+
+def _format(value: float, kind: str) -> str:
+    if kind == "count":
+        return f"{value:,.0f}"
+    if kind == "ms":
+        return f"{value:,.1f} ms"
+    step, units = (1000, ("", " K", " M", " G", " T")) if kind == "flops" else (1024, (" B", " KB", " MB", " GB"))
+    power = 0
+    while value >= step and power + 1 < len(units):
+        value /= step
+        power += 1
+    return f"{value:,.1f}{units[power]}"
+
+
+_COLUMNS = ("stage", "name", "needs", "causal", "source", "what it does")
+
+
+def _cells(method: MethodInfo) -> tuple[str, ...]:
+    return (
+        method.stage,
+        method.name,
+        ", ".join(method.needs) or "nothing",
+        "yes" if method.causal else "no",
+        method.source,
+        method.summary,
+    )
+
+
+def methods_table(methods: Iterable[MethodInfo]) -> Table:
+    """The registry for a terminal."""
+    table = Table(header_style="bold")
+    for column in _COLUMNS:
+        table.add_column(column)
+    for method in methods:
+        table.add_row(*map(Text, _cells(method)))
+    return table
+
+
+def methods_markdown(methods: Iterable[MethodInfo]) -> str:
+    """The registry as the Markdown table of the README."""
+    lines = [_COLUMNS, tuple("---" for _ in _COLUMNS), *(_cells(method) for method in methods)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"

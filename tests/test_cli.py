@@ -1,0 +1,252 @@
+"""The command line, in-process: right answers, and one clear message for everything asked wrongly."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from streamprune.cli import app
+from streamprune.registry import list_methods
+
+if TYPE_CHECKING:
+    from click.testing import Result
+
+ROOT = Path(__file__).resolve().parents[1]
+CLIP = ROOT / "demos" / "clips" / "square_parade.mp4"
+ASKED = json.loads(CLIP.with_suffix(".json").read_text())["questions"]
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def failed_with(result: Result, code: int, *words: str) -> None:
+    """The command ended with ``code`` and one message that holds every word, and no traceback."""
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    said = re.sub(r"[\s│]+", " ", result.output)
+    for word in words:
+        assert word in said, said
+
+
+def test_ask_prints_the_right_answer_and_what_it_cost() -> None:
+    result = run("ask", CLIP, ASKED[0]["question"])
+    assert result.exit_code == 0, result.output
+    assert ASKED[0]["answer"] in result.output
+    for label in ("visual tokens kept", "prefill", "LLM prefill FLOPs", "KV cache", "peak memory"):
+        assert label in result.output
+
+
+def test_json_compare_counts_what_both_recipes_kept() -> None:
+    result = run("ask", CLIP, ASKED[0]["question"], ASKED[1]["question"], "--recipe", "fastvid", "--keep-ratio", 0.1,
+                 "--compare", "none", "--num-frames", 8, "--json")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert [recipe["name"] for recipe in told["recipes"]] == ["none", "fastvid"]
+    assert [row["question"] for row in told["answers"]] == [ASKED[0]["question"], ASKED[1]["question"]]
+    full, kept = told["answers"][1]["answers"]
+    assert full["stats"]["tokens_kept"] == full["stats"]["tokens_in"] == 8 * 36
+    assert 0 < kept["stats"]["tokens_kept"] <= 0.1 * 8 * 36
+    assert kept["stats"]["kv_bytes"] < full["stats"]["kv_bytes"]
+
+
+def test_recipe_file(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text('keep_tokens = 12\n[frames]\nmethod = "uniform"\nnum_frames = 4\n[pre_llm]\nmethod = "stride"\n')
+    result = run("ask", CLIP, ASKED[0]["question"], "--recipe", recipe, "--json")
+    assert result.exit_code == 0, result.output
+    stats = json.loads(result.stdout)["answers"][0]["answers"][0]["stats"]
+    assert (stats["frames"], stats["tokens_kept"]) == (4, 12)
+
+
+def test_methods_lists_the_registry() -> None:
+    told = json.loads(run("methods", "--json").stdout)
+    assert [(row["stage"], row["name"]) for row in told] == [(m.stage, m.name) for m in list_methods()]
+    assert "fastvid" in run("methods").output
+    assert "keyframes" not in run("methods", "--stage", "pre_llm").output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--keep-ratio", "0"], ["keep_ratio", "(0, 1]", "0"]),
+        (["--keep-ratio", "1.5"], ["keep_ratio", "1.5"]),
+        (["--keep-ratio", "abc"], ["--keep-ratio", "valid number"]),
+        (["--keep-ratio", "nan"], ["keep_ratio", "nan"]),
+        (["--keep-ratio", "0.5", "--keep-tokens", "5"], ["not both"]),
+        (["--keep-tokens", "0"], ["keep_tokens"]),
+        (["--recipe", "fastvidd"], ["Did you mean 'fastvid'"]),
+        (["--compare", "nonee"], ["Did you mean 'none'"]),
+        (["--recipe", "missing.toml"], ["missing.toml"]),
+        (["--num-frames", "0"], ["num_frames", "0"]),
+        (["--fps", "-1"], ["fps", "-1"]),
+        (["--fps", "nan"], ["fps", "nan"]),
+        (["--start-seconds", "5", "--end-seconds", "2"], ["start_seconds", "end_seconds"]),
+        (["--max-new-tokens", "0"], ["max_new_tokens"]),
+        (["--positions", "sideways"], ["sideways"]),
+        (["--backend", "pyavv"], ["Did you mean 'pyav'"]),
+        (["--device", "toaster"], ["toaster"]),
+        (["--dtype", "float31"], ["float31"]),
+        (["--no-such-option"], ["--no-such-option"]),
+    ],
+)
+def test_usage_errors_exit_with_2(arguments: list[str], words: list[str]) -> None:
+    failed_with(run("ask", CLIP, "what color is the circle?", *arguments), 2, *words)
+
+
+def test_empty_question_and_missing_arguments_are_usage_errors() -> None:
+    failed_with(run("ask", CLIP, " "), 2, "question must not be empty")
+    failed_with(run("ask", CLIP), 2, "questions")
+    failed_with(run("methods", "--stage", "pre_lm"), 2, "Did you mean 'pre_llm'")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("keep_ratio = ", ["not valid TOML"]),
+        ("keep_ration = 0.1", ["Did you mean 'keep_ratio'"]),
+        ('[pre_llm]\nmethod = "fastvidd"', ["Did you mean 'fastvid'"]),
+        ("[pre_llm]\nnum_segments = 3", ["method"]),
+        ('pre_llm = "fastvid"', ["[pre_llm]"]),
+        ('[pre_llm]\nmethod = "fastvid"\nsegmants = 3', ["option of fastvid", "segmants"]),
+        ("name = 3", ["name must be text"]),
+        ("keep_ratio = 0.5\nkeep_tokens = 4", ["not both"]),
+    ],
+)
+def test_malformed_recipe_files(text: str, words: list[str], tmp_path: Path) -> None:
+    recipe = tmp_path / "bad.toml"
+    recipe.write_text(text)
+    failed_with(run("ask", CLIP, "q", "--recipe", recipe), 2, *words)
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def _text_file(path: Path) -> Path:
+    path = path.with_suffix(".mp4")
+    path.write_text("this is no film\n")
+    return path
+
+
+def _empty_file(path: Path) -> Path:
+    path = path.with_suffix(".mp4")
+    path.touch()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path / "nowhere.mp4", ["nowhere.mp4", "no such file"]),
+        (_folder, ["source", "image"]),
+        (_text_file, ["source.mp4"]),
+        (_empty_file, ["source.mp4", "empty"]),
+    ],
+    ids=["missing", "folder without images", "text", "zero bytes"],
+)
+def test_unreadable_videos_exit_with_1(make: Callable[[Path], Path], words: list[str], tmp_path: Path) -> None:
+    failed_with(run("ask", make(tmp_path / "source"), "q"), 1, *words)
+
+
+def _model_folder(path: Path, **files: bytes) -> Path:
+    config = (ROOT / "streamprune" / "embedded" / "weights" / "config.json").read_bytes()
+    path.mkdir()
+    (path / "config.json").write_bytes(config)
+    for name, content in files.items():
+        (path / name.replace("__", ".")).write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: "no-such-model", ["no-such-model"]),
+        (lambda path: path, ["model"]),
+        (_folder, ["model", "config.json"]),
+        (_model_folder, ["model", "weights"]),
+        (lambda path: _model_folder(path, pytorch_model__bin=b"\x80\x04"), ["safetensors"]),
+        (lambda path: _model_folder(path, model__safetensors=b"\x10\0\0\0\0\0\0\0{broken"), ["model.safetensors"]),
+    ],
+    ids=["unknown name", "missing folder", "no config", "no weights", "pickled weights", "corrupt weights"],
+)
+def test_models_that_cannot_be_loaded_exit_with_1(
+    make: Callable[[Path], Path], words: list[str], tmp_path: Path
+) -> None:
+    failed_with(run("ask", CLIP, "q", "--model", make(tmp_path / "model")), 1, *words)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the GPU that must be missing here")
+def test_cuda_without_a_gpu_exits_with_1() -> None:
+    failed_with(run("ask", CLIP, "q", "--device", "cuda"), 1, "cuda", "cpu")
+
+
+def test_a_prompt_beyond_the_context_says_what_to_do() -> None:
+    failed_with(run("ask", CLIP, "red " * 20_000), 1, "tokens", "context")
+
+
+def test_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("streamprune.pipelines.offline.load", interrupt)
+    failed_with(run("ask", CLIP, "q"), 130, "interrupted")
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "streamprune", *arguments]
+
+
+def test_full_disk_and_closed_pipe_end_with_one_message() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(_command("methods"), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+    pipe = subprocess.Popen(_command("methods", "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert pipe.stdout is not None
+    assert pipe.stderr is not None
+    pipe.stdout.close()
+    assert pipe.stderr.read() == ""
+    assert pipe.wait(timeout=60) == 1
+    pipe.stderr.close()
+
+
+def test_ctrl_c_leaves_no_child_and_exits_with_130(tmp_path: Path) -> None:
+    """Smoke of the real command: interrupted while it reads a pipe-like film that never ends."""
+    children = Path(f"/proc/{{}}/task/{{}}/children")
+    process = subprocess.Popen(
+        _command("ask", str(CLIP), "what color is the circle?", "--backend", "decord"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    own = Path(str(children).format(process.pid, process.pid))
+    deadline = time.monotonic() + 60
+    while not own.read_text().split() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    kids = own.read_text().split() if process.poll() is None else []
+    assert kids, "the command never started the decord child"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert not any(Path(f"/proc/{kid}/cmdline").exists() and Path(f"/proc/{kid}/cmdline").read_bytes() for kid in kids)
+
+
+def test_ask_smoke_as_a_process() -> None:
+    done = subprocess.run(
+        _command("ask", str(CLIP), ASKED[0]["question"], "--num-frames", "16"),
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert ASKED[0]["answer"] in done.stdout
