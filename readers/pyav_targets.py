@@ -79,6 +79,8 @@ class TargetReader:
     def fetch(self, times_seconds: Sequence[float]) -> dict[float, Frame]:
         """Return the frame shown at each of the ascending times."""
         self._targets = times_seconds
+        # Packets already pulled were judged by the targets of the call before: go back rather than miss one.
+        self._lost_place |= times_seconds[0] < self._position
         return {time: self._frame_at(time) for time in times_seconds}
 
     def close(self) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
+from threading import Event
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +16,13 @@ from numpy.typing import NDArray
 
 from streamprune.readers import Frame, Source, open_source
 from streamprune.readers.base import Image
+from streamprune.readers.options import ReadOptions
 from streamprune.readers.prefetch import Prefetcher
 from streamprune.readers.pyav_delivery import Decoded, Decoder
 from streamprune.readers.pyav_packets import PacketReader
+from streamprune.readers.pyav_probe import probe
+from streamprune.readers.pyav_targets import TargetReader
+from streamprune.readers.report import ReadReport
 
 if TYPE_CHECKING:
     from tests.readers.media import Media
@@ -155,6 +161,18 @@ def test_no_shortcut_changes_a_frame(
         wanted = np.array([times[place] + 0.013 for place in places])
         assert_same(shown(source, wanted), [times[p] for p in places], [pictures[p] for p in places])
         assert not source.report.damaged
+
+
+def test_one_reader_fetches_run_after_run(media: Media) -> None:
+    """A run may begin among packets that were read ahead for the run before, or even earlier."""
+    path = media("h264.mp4")
+    times, pictures = plain_decode(path)
+    options = ReadOptions(decode_threads=1)
+    _, facts = probe(path, options)
+    with closing(TargetReader(facts, options, ReadReport(), 1, Event())) as reader:
+        for places in ([10, 11], [12], [13, 40], [41], [5]):
+            found = reader.fetch([times[place] for place in places])
+            assert_same(list(found.values()), [times[p] for p in places], [pictures[p] for p in places])
 
 
 def test_seeks_that_lead_back_are_given_up(media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
