@@ -61,5 +61,5 @@ def most_similar(values: torch.Tensor, targets: torch.Tensor, *, block_rows: int
     ``block_rows`` rows are held in float32 at a time. Ties and zero rows go to the lowest target.
     """
     unit = unit_rows(targets)
-    best = [inner_products(unit, block.float()).argmax(0) for block in torch.split(values, block_rows)]
+    best = [inner_products(unit, block.float()).max(0).indices for block in torch.split(values, block_rows)]
     return torch.cat(best)

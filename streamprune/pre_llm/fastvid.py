@@ -118,12 +118,13 @@ class FastVID(PreLLMMethod):
         """Known unless it depends on how long segments are (``qwen2_5_vl``: on how alike frames are)."""
         longest = max(1, grid.frames - self.num_segments + 1)
         each = self._frame_budget(grid)
-        if self.form == "qwen2_5_vl" and longest > 1:
+        if longest > 1 and self.form == "qwen2_5_vl":
             return None
-        for frames in range(2, longest + 1):
-            shares = self.segment_shares(each, grid.tokens_per_frame, [True] * frames)
-            if sum(shares.salient) + sum(shares.context) != each * frames:
-                return None
+        if self.form == "llava_onevision":
+            for frames in range(2, longest + 1):
+                shares = self.segment_shares(each, grid.tokens_per_frame, [True] * frames)
+                if sum(shares.salient) + sum(shares.context) != each * frames:
+                    return None
         return each * grid.frames
 
     def segments(self, frame_features: torch.Tensor) -> list[tuple[int, int]]:
@@ -273,7 +274,7 @@ def _join(
     # the inner products with tokens of the same frame are known already
     lengths = products.diagonal()[anchors].clamp(min=0).sqrt()
     scale = torch.where(lengths > 0, 1 / lengths, 0.0)
-    own = (products[:, anchors] * scale).argmax(1)
+    own = (products[:, anchors] * scale).max(1).indices
     if own_frame_only:
         joined = own.new_zeros(frames, per_frame)
         joined[frame] = own
