@@ -29,7 +29,7 @@ def inner_products(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     Large products on a CPU run in oneDNN: with torch's default BLAS they take up to twice as long on AMD.
     """
     large = left.shape[0] * right.shape[0] * left.shape[1] >= _ONEDNN_FROM
-    if large and left.device.type == "cpu" and torch.backends.mkldnn.is_available():
+    if large and left.device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         products = torch.nn.functional.linear(left.detach().to_mkldnn(), right.detach().to_mkldnn())
         return products.to_dense()
     return left @ right.T
