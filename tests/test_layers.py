@@ -57,7 +57,7 @@ def _room(module: str) -> tuple[int, str]:
 
 
 def _imports(path: Path) -> list[str]:
-    """Dotted names below streamprune that a file imports, inside functions too, but not for type checking only."""
+    """Dotted names below streamprune that a file imports, functions included, type checking excluded."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     names: list[str] = []
     skipped: set[ast.AST] = set()
