@@ -1,16 +1,17 @@
-"""Training: packed sequences equal single prompts, drops keep what they say, the loss falls, a run resumes
-exactly.
-"""
+"""Training: packing equals single prompts, drops keep what they say, the loss falls, a run resumes."""
 
 from __future__ import annotations
 
+import io
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor
+from transformers import LlavaOnevisionForConditionalGeneration
 
 from streamprune.embedded.train.__main__ import parse
 from streamprune.embedded.train.architecture import TOKENS_PER_FRAME, build_model
@@ -19,6 +20,7 @@ from streamprune.embedded.train.language import answer_logits, language_loss
 from streamprune.embedded.train.loop import Run, Stage, Student, log_entries, train
 from streamprune.embedded.train.optimiser import learning_rate
 from streamprune.embedded.train.packing import clip_positions, encode, pack
+from streamprune.embedded.train.progress import LogBar
 from streamprune.embedded.train.samples import Diet, memory_shaped, plain
 from streamprune.embedded.train.stages import curriculum
 from streamprune.embedded.train.tokenizer import END, START, VIDEO
@@ -26,7 +28,7 @@ from streamprune.embedded.train.tower import patch_features, pixels, project
 
 
 @pytest.fixture
-def sharp_model() -> torch.nn.Module:
+def sharp_model() -> LlavaOnevisionForConditionalGeneration:
     """Random weights made large, so that a wrong position or mask shows in the logits."""
     torch.manual_seed(3)
     model = build_model().eval()
@@ -37,14 +39,16 @@ def sharp_model() -> torch.nn.Module:
     return model
 
 
-def test_packed_questions_get_the_logits_of_stock_prompts(sharp_model: torch.nn.Module) -> None:
+def test_packed_questions_get_the_logits_of_stock_prompts(
+    sharp_model: LlavaOnevisionForConditionalGeneration,
+) -> None:
     sample = plain(8, Diet(2, questions=4))
     images = pixels(sample.images)
     with torch.no_grad():
-        tokens = project(sharp_model, patch_features(sharp_model, images)).reshape(1, -1, 192)  # type: ignore[arg-type]
+        tokens = project(sharp_model, patch_features(sharp_model, images)).reshape(1, -1, 192)
         places = clip_positions(sample.slots, np.arange(72), False)[None]
         packed = pack([sample.questions], places)
-        logits, _ = answer_logits(sharp_model, tokens, packed, places)  # type: ignore[arg-type]
+        logits, _ = answer_logits(sharp_model, tokens, packed, places)
         start = 0
         for question in sample.questions:
             answer = [*encode(question.answer), END]
@@ -65,7 +69,7 @@ def test_packed_questions_get_the_logits_of_stock_prompts(sharp_model: torch.nn.
             start += len(answer)
 
 
-def test_block_attention_equals_the_stock_one(sharp_model: torch.nn.Module) -> None:
+def test_block_attention_equals_the_stock_one(sharp_model: LlavaOnevisionForConditionalGeneration) -> None:
     from streamprune.embedded.train.attention import register
 
     sample = plain(5, Diet(5, questions=6))
@@ -74,13 +78,13 @@ def test_block_attention_equals_the_stock_one(sharp_model: torch.nn.Module) -> N
     visual = torch.randn(1, 180, 192, generator=torch.Generator().manual_seed(0))
     results: list[tuple[Tensor, Tensor]] = []
     for name in ("eager", register()):
-        sharp_model.model.language_model.set_attn_implementation(name)  # type: ignore[union-attr,operator]
+        sharp_model.model.language_model.set_attn_implementation(name)
         sharp_model.zero_grad()
-        logits, targets = answer_logits(sharp_model, visual, packed, places)  # type: ignore[arg-type]
-        torch.nn.functional.cross_entropy(logits, targets).backward()
-        weight = sharp_model.model.language_model.layers[0].self_attn.k_proj.weight  # type: ignore[union-attr,index]
-        assert weight.grad is not None  # type: ignore[union-attr]
-        results.append((logits.detach(), weight.grad.clone()))  # type: ignore[union-attr,operator]
+        logits, targets = answer_logits(sharp_model, visual, packed, places)
+        torch.autograd.backward(torch.nn.functional.cross_entropy(logits, targets))
+        weight = sharp_model.model.language_model.layers[0].self_attn.k_proj.weight
+        assert weight.grad is not None
+        results.append((logits.detach(), weight.grad.clone()))
     torch.testing.assert_close(results[1], results[0], atol=1e-4, rtol=1e-3)
 
 
@@ -161,3 +165,11 @@ def test_command_line_asks_for_a_folder(capsys: pytest.CaptureFixture[str]) -> N
         parse([])
     assert stop.value.code == 2
     assert "--out" in capsys.readouterr().err
+
+
+def test_progress_follows_the_log(tmp_path: Path) -> None:
+    run = Run(tmp_path, 0, 1)
+    run.log({"stage": "tiny", "step": 20, "loss": 1.5, "accuracy": 0.25})
+    run.log({"stage": "tiny", "step": 40, "loss": 0.5})
+    with LogBar(tmp_path, _tiny(50), Console(file=io.StringIO())) as bar:
+        assert bar.update() == {"tiny": "loss 0.500  held-out 0.250"}

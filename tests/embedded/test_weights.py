@@ -1,6 +1,4 @@
-"""The shipped weights: loaded like any other model, right with all tokens, and better with good tokens
-than with any.
-"""
+"""The shipped weights: loaded like any other model, right, and better with good tokens than with any."""
 
 from __future__ import annotations
 

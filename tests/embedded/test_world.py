@@ -1,6 +1,4 @@
-"""Clips are pure functions of their seed, the two splits never meet, and evidence lies where the object is
-drawn.
-"""
+"""Clips are pure functions of a seed, the splits never meet, evidence lies where the object is."""
 
 from __future__ import annotations
 
@@ -84,9 +82,7 @@ def test_held_out_wordings_are_never_asked_in_training() -> None:
 
 
 def test_evidence_points_at_the_drawn_object() -> None:
-    """Where coverage is high, pixels have the object's colour; a digit's cells are dark with coloured
-    strokes.
-    """
+    """Where coverage is high, pixels have the object's colour."""
     checked = 0
     for seed in range(40):
         clip = world.clip(seed, 8)
@@ -111,7 +107,7 @@ def test_every_question_has_evidence_and_known_words() -> None:
             types.add(question.type)
             evidence = clip.evidence(question)
             assert evidence.shape == (16, 6, 6)
-            assert evidence.max() > 0.15
+            assert evidence.max() > 0.05
             assert clip.evidence_by_thing(question).shape[0] == len(question.spans)
             assert UNKNOWN not in encode(question.text) + encode(question.answer)
             assert question.group in {"needle", "main", "global"}

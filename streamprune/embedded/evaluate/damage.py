@@ -23,9 +23,7 @@ def _shrink(frames: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def h264(frames: NDArray[np.uint8], crf: int, repeats: int = 4) -> NDArray[np.uint8]:
-    """Encode frames (n, 96, 96, 3) as a 192-pixel H.264 file, each shown ``repeats`` times, and decode
-    them again.
-    """
+    """Encode frames (n, 96, 96, 3) as 192-pixel H.264, each shown ``repeats`` times, and decode them."""
     memory = io.BytesIO()
     with av.open(memory, "w", format="mp4") as sink:
         track = sink.add_stream("libx264", rate=8, options={"crf": str(crf), "threads": "1"})
@@ -36,7 +34,7 @@ def h264(frames: NDArray[np.uint8], crf: int, repeats: int = 4) -> NDArray[np.ui
                 sink.mux(track.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         sink.mux(track.encode())
     memory.seek(0)
-    with av.open(memory) as source:
+    with av.open(memory, "r") as source:
         decoded = [frame.to_ndarray(format="rgb24") for frame in source.decode(video=0)]
     return _shrink(np.stack(decoded[repeats // 2 :: repeats]), frames.shape[1])
 

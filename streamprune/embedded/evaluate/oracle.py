@@ -25,9 +25,7 @@ def _halves(frames: NDArray[np.int64]) -> Iterator[int]:
 
 
 def _best_first(coverage: NDArray[np.float32]) -> list[int]:
-    """Flat token indices of one object (frames, cells): its best token in every frame, then its second
-    best, ...
-    """
+    """Flat token indices of one object (frames, cells): the best of every frame, then the second best."""
     cells = coverage.shape[1]
     seen = np.flatnonzero(coverage.max(1) > 0)
     if not len(seen):
@@ -41,8 +39,7 @@ def _best_first(coverage: NDArray[np.float32]) -> list[int]:
 
 
 def oracle(coverage: NDArray[np.float32], keep: int) -> NDArray[np.int64]:
-    """Return ``keep`` ascending token indices of a clip: objects in turn, best covered tokens first, rest
-    spread.
+    """Return ``keep`` ascending token indices: best covered tokens of each object in turn, rest spread.
 
     ``coverage`` is (objects, frames, cells). The objects that are seen in the fewest tokens come first.
     """

@@ -91,9 +91,7 @@ def _retention(
 
 
 def _saliency(seen: Sequence[Seen]) -> dict[str, Any]:
-    """Share of objects (brief ones apart) that the most salient tokens of their frames touch, beside
-    chance.
-    """
+    """Share of objects (brief ones apart) that a frame's most salient tokens touch, beside chance."""
     table: dict[str, Any] = {}
     for top in (2, round(0.1 * CELLS)):
         for name, recall in (("head", salient_recall), ("random", random_recall)):

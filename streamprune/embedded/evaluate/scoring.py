@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,9 +36,7 @@ class Examinee:
 
 @dataclass(frozen=True)
 class Seen:
-    """A clip after the tower: tokens (frames, 6, 6, 192), saliency (frames, 6, 6), frame features (frames,
-    128).
-    """
+    """A clip after the tower: tokens (frames, 6, 6, 192), saliency (frames, 6, 6), features (frames, 128)."""
 
     clip: Clip
     tokens: Tensor
@@ -62,9 +61,7 @@ def look(examinee: Examinee, clip: Clip, frames: NDArray[np.uint8] | None = None
 
 @torch.no_grad()
 def marks(examinee: Examinee, seen: Seen, index: NDArray[np.int64], features: Tensor) -> list[bool]:
-    """Whether each question of the clip is answered exactly from ``features`` (kept, 192) at flat
-    ``index``.
-    """
+    """Whether each question is answered exactly from ``features`` (kept, 192) at flat ``index``."""
     places = clip_positions(range(seen.clip.num_frames), index, renumber=False)[None]
     packed = pack([seen.clip.questions], places)
     logits, targets = answer_logits(examinee.model, features[None], packed, places)
@@ -93,16 +90,14 @@ def reduced_marks(examinee: Examinee, seen: Seen, method: str, keep_ratio: float
         index = oracle(coverage, max(1, round(keep_ratio * len(flat))))
         return marks(examinee, seen, index, flat[torch.from_numpy(index)]), len(index)
     signals = {"saliency": seen.saliency, "frame_features": seen.frame_features}
-    options = {"seed": seen.clip.seed} if method == "random" else {}
+    options: dict[str, Any] = {"seed": seen.clip.seed} if method == "random" else {}
     reduction = reduce_tokens(seen.tokens, method, keep_ratio=keep_ratio, signals=signals, **options)
     kept = reduction.index.cpu().numpy().astype(np.int64)
     return marks(examinee, seen, kept, reduction.features), len(kept)
 
 
 def salient_recall(seen: Seen, top: int) -> tuple[list[bool], list[bool]]:
-    """For each object: is one of its tokens among the ``top`` most salient of its frames, and for brief
-    ones only.
-    """
+    """Whether the ``top`` most salient tokens of its frames touch each object; and the brief ones alone."""
     scores = seen.saliency.reshape(-1, CELLS).numpy()
     best = np.argsort(-scores, axis=1)[:, :top]
     return _recall(seen.clip, best)

@@ -6,13 +6,18 @@ import argparse
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Sequence
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
+import torch
+
 from streamprune.embedded.train.parallel import MALLOC_SETTINGS
+from streamprune.embedded.train.progress import LogBar
+from streamprune.embedded.train.stages import curriculum
 from streamprune.embedded.train.worker import work
 
 
@@ -24,26 +29,39 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--export", type=Path, help="folder the model is written to after every stage")
     parser.add_argument("--stages", type=int, help="stop after this many stages")
-    parser.add_argument("--workers", type=int, default=2, help="processes of one thread each (1 on a GPU)")
-    parser.add_argument("--device", default="cpu")
-    return parser.parse_args(arguments)
+    parser.add_argument("--workers", type=int, help="processes of one thread each (default: 2, on a GPU 1)")
+    parser.add_argument("--device", help="default: cuda if there is one, else cpu")
+    options = parser.parse_args(arguments)
+    options.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    options.workers = options.workers or (2 if options.device == "cpu" else 1)
+    return options
+
+
+def _free_port() -> int:
+    """A TCP port on the loopback address that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def main(arguments: list[str]) -> int:
-    """Start the workers and wait for them."""
+    """Start the workers, show their progress and wait for them."""
     options = parse(arguments)
     os.environ.update(MALLOC_SETTINGS)
-    port = 20_000 + os.getpid() % 20_000
+    port = _free_port()
     context = multiprocessing.get_context("spawn")
     children = [
         context.Process(target=work, args=(rank, options.workers, port, options), daemon=True)
         for rank in range(options.workers)
     ]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers end with this process
     for child in children:
         child.start()
     try:
-        _wait(children)
+        _wait(children, options.out)
+    except KeyboardInterrupt:
+        return 130
     finally:
         for child in children:
             child.terminate()
@@ -51,12 +69,14 @@ def main(arguments: list[str]) -> int:
     return max(abs(child.exitcode or 0) for child in children)
 
 
-def _wait(children: Sequence[SpawnProcess]) -> None:
+def _wait(children: Sequence[SpawnProcess], folder: Path) -> None:
     """Wait until all workers are done or one has failed."""
-    while any(child.is_alive() for child in children):
-        if any(child.exitcode not in (None, 0) for child in children):
-            break
-        time.sleep(0.5)
+    with LogBar(folder, curriculum()) as bar:
+        while any(child.is_alive() for child in children):
+            if any(child.exitcode not in (None, 0) for child in children):
+                break
+            time.sleep(1.0)
+            bar.update()
 
 
 if __name__ == "__main__":

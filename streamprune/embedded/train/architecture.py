@@ -146,9 +146,7 @@ def _processor_files() -> dict[str, dict[str, Any]]:
 
 
 def save_folder(folder: Path, model: LlavaOnevisionForConditionalGeneration, head: PoolingHead) -> None:
-    """Write model, tokenizer, processor files and pooling head as one folder that ``from_pretrained``
-    loads.
-    """
+    """Write model, tokenizer, processor files and pooling head as one folder for ``from_pretrained``."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)

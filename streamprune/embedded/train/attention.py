@@ -1,5 +1,4 @@
-"""Attention for training on a CPU: exact, in blocks of rows that stay in the cache, recomputed in the
-backward pass.
+"""Attention for training on a CPU: exact, in cache-sized blocks of rows, recomputed on the way back.
 
 The stock eager form writes every score matrix to memory several times, the fused one has a slow backward
 pass on a
@@ -8,6 +7,7 @@ CPU; at 700 tokens this is about twice as fast as either. The mask must be causa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -87,7 +87,8 @@ def _attend(
 ) -> tuple[Tensor, None]:
     """The signature transformers calls."""
     query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast the rotation leaves them float32
-    out = _CausalBlocks.apply(query, key, value, attention_mask.float(), options["scaling"])
+    blocks: Callable[..., Tensor] = _CausalBlocks.apply
+    out = blocks(query, key, value, attention_mask.float(), options["scaling"])
     return out.transpose(1, 2).contiguous(), None
 
 

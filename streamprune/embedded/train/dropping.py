@@ -13,17 +13,14 @@ SMALLEST_KEEP = 0.05
 
 
 def draw_keep(rng: np.random.Generator, tokens: int, drop_share: float) -> int:
-    """Draw how many of ``tokens`` to keep: all, or (in ``drop_share`` of the draws) a log-uniform 0.05 to
-    1 of them.
-    """
+    """Draw how many ``tokens`` to keep: all, or with probability ``drop_share`` a log-uniform 5 to 100 %."""
     if rng.random() >= drop_share:
         return tokens
     return max(2, round(tokens * float(np.exp(rng.uniform(np.log(SMALLEST_KEEP), 0.0)))))
 
 
 def draw_tokens(rng: np.random.Generator, coverage: NDArray[np.float32], keep: int) -> NDArray[np.int64]:
-    """Draw ``keep`` token indices, ascending; ``coverage`` is (frames, cells), the best-covering object's
-    share.
+    """Draw ``keep`` ascending token indices; ``coverage`` (frames, cells) is that of the best object.
 
     A fifth of the draws keep whole frames, three tenths are uniform, a quarter favours objects over the whole
     clip and a quarter favours objects frame by frame.
@@ -31,9 +28,10 @@ def draw_tokens(rng: np.random.Generator, coverage: NDArray[np.float32], keep: i
     frames, cells = coverage.shape
     if keep >= frames * cells:
         return np.arange(frames * cells)
-    luck, kind = rng.random((frames, cells)), rng.random()
+    luck: NDArray[np.float64] = rng.random((frames, cells))
+    kind = float(rng.random())
     if kind < 0.2:
-        order = np.argsort(rng.random(frames)[:, None] + 1e-3 * luck, axis=None, kind="stable")
+        order = np.argsort(rng.random((frames, 1)) + 1e-3 * luck, axis=None, kind="stable")
     elif kind < 0.5:
         order = np.argsort(luck, axis=None)
     else:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import LlavaOnevisionForConditionalGeneration
 
+from streamprune.embedded.train.context import LAYERS, context_labels
 from streamprune.embedded.train.dropping import draw_keep, draw_tokens
 from streamprune.embedded.train.loop import Student
 from streamprune.embedded.train.packing import PREFIX_WORDS, Packed, attention_mask, clip_positions, pack
@@ -19,14 +20,16 @@ from streamprune.embedded.world.draw import COLOR_NAMES, KINDS
 
 _DENSE_WEIGHT = 0.1
 _OBJECTS_WEIGHT = 0.02
-_RENUMBER_SHARE = 0.15
+_CONTEXT_WEIGHT = 0.5
+_RENUMBER_SHARE = 0.05
 
 
-def answer_logits(
+def answer_logits_and_states(
     model: LlavaOnevisionForConditionalGeneration, visual: Tensor, packed: Packed, places: NDArray[np.int64]
-) -> tuple[Tensor, Tensor]:
-    """Logits at every scored column and their targets; ``visual`` is (clips, visual, 192) without the
-    newline.
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """Logits at every scored column, their targets, and the visual tokens' hidden states after ``LAYERS``.
+
+    ``visual`` is (clips, visual, 192) without the newline token.
     """
     device = visual.device
     words = model.get_input_embeddings()(packed.ids.to(device))
@@ -39,15 +42,25 @@ def answer_logits(
     positions = torch.cat([positions[:, :PREFIX_WORDS], where, positions[:, PREFIX_WORDS:]], 1)
     # A mask of another dtype than the scores makes their sum a hundred times slower on a CPU.
     dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else inputs.dtype
-    hidden = model.model.language_model(
+    outputs = model.model.language_model(
         inputs_embeds=inputs,
         attention_mask=attention_mask(packed, dtype).to(device),
         position_ids=positions,
         use_cache=False,
-    ).last_hidden_state
+        output_hidden_states=True,
+    )
+    hidden, last = outputs.last_hidden_state, PREFIX_WORDS + visual.shape[1]
+    states = tuple(outputs.hidden_states[layer][:, PREFIX_WORDS:last] for layer in LAYERS)
     hidden = torch.cat([hidden[:, :PREFIX_WORDS], hidden[:, PREFIX_WORDS + packed.visual :]], 1)
     scored = packed.targets.to(device) != -100
-    return model.lm_head(hidden[scored]), packed.targets.to(device)[scored]
+    return model.lm_head(hidden[scored]), packed.targets.to(device)[scored], states
+
+
+def answer_logits(
+    model: LlavaOnevisionForConditionalGeneration, visual: Tensor, packed: Packed, places: NDArray[np.int64]
+) -> tuple[Tensor, Tensor]:
+    """The first two of ``answer_logits_and_states``."""
+    return answer_logits_and_states(model, visual, packed, places)[:2]
 
 
 def exact_matches(
@@ -100,8 +113,7 @@ def _visible(samples: Sequence[Sample]) -> NDArray[np.float32]:
 def language_loss(
     student: Student, step: int, seed: int, count: int, diet: Diet, frozen: bool
 ) -> tuple[Tensor, dict[str, float]]:
-    """Cross entropy of the answers, plus small dense and frame-level losses that keep the throw-away heads
-    alive.
+    """Cross entropy of the answers, plus the small losses of the throw-away heads.
 
     Number of tokens and shape of the clips hang on ``step``, so that all workers have equal work.
     """
@@ -123,16 +135,20 @@ def language_loss(
         visual, 1, torch.from_numpy(kept).to(visual.device)[..., None].expand(-1, -1, visual.shape[-1])
     )
     packed = pack([s.questions for s in samples], places)
-    logits, targets = answer_logits(student.model, visual, packed, places)
+    logits, targets, states = answer_logits_and_states(student.model, visual, packed, places)
+    motions, scenes = context_labels(samples, kept)
+    context = student.context.loss(states, motions.to(student.device), scenes.to(student.device))
     answer = nn.functional.cross_entropy(logits.float(), targets)
     parts = {
         "answer": float(answer.detach()),
         "dense": float(dense.detach()),
         "objects": float(objects.detach()),
         "place": float(place.detach()),
+        "context": float(context.detach()),
         "keep": keep / (diet.frames * 36),
     }
-    return answer + _DENSE_WEIGHT * (dense + place) + _OBJECTS_WEIGHT * objects, parts
+    small = _DENSE_WEIGHT * (dense + place) + _OBJECTS_WEIGHT * objects + _CONTEXT_WEIGHT * context
+    return answer + small, parts
 
 
 def probe(student: Student, diet: Diet, clips: int, batch: int = 8) -> dict[str, float]:

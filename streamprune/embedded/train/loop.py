@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from streamprune.embedded.train.architecture import PoolingHead, build_model, save_folder
 from streamprune.embedded.train.attention import register
+from streamprune.embedded.train.context import ContextLabels
 from streamprune.embedded.train.optimiser import Optimiser, learning_rate
 from streamprune.embedded.train.parallel import average_gradients, total
 from streamprune.embedded.train.tower import ObjectLabels, TokenLabels
@@ -34,6 +34,7 @@ class Student(nn.Module):
         self.model.model.language_model.set_attn_implementation(register())
         self.head = PoolingHead()
         self.tokens = TokenLabels(self.model.config.text_config.hidden_size)
+        self.context = ContextLabels(self.model.config.text_config.hidden_size)
         self.objects = ObjectLabels(self.model.config.vision_config.hidden_size)
 
     @property
@@ -47,9 +48,7 @@ Batch = Callable[[Student, int, int, int], tuple[Tensor, dict[str, float]]]
 
 @dataclass(frozen=True)
 class Stage:
-    """``steps`` steps of ``loss(student, step, first_seed, per_worker)`` on the parameters ``trains``
-    accepts.
-    """
+    """``steps`` steps of ``loss(student, step, first_seed, per_worker)`` on what ``trains`` accepts."""
 
     name: str
     steps: int
@@ -132,7 +131,7 @@ def train_stage(
         autocast = torch.autocast(student.device.type, torch.bfloat16)
         with autocast:
             loss, parts = stage.loss(student, step, seed, share)
-        loss.backward()
+        torch.autograd.backward(loss)
         average_gradients(optimiser.parameters)
         rate = learning_rate(step, stage.steps, stage.peak, stage.floor, hold=stage.hold)
         optimiser.step(rate)
@@ -181,8 +180,3 @@ def log_entries(folder: Path) -> Iterator[dict[str, Any]]:
     if path.exists():
         for line in path.read_text().splitlines():
             yield json.loads(line)
-
-
-def process_id() -> int:
-    """Number of this process, for a port that two runs on one machine do not share."""
-    return os.getpid()

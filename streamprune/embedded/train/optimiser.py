@@ -13,7 +13,8 @@ class Optimiser:
     """Two optimisers stepped as one, with a learning rate given at every step."""
 
     def __init__(self, named: Iterable[tuple[str, nn.Parameter]]) -> None:
-        matrices, others = [], []
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for name, parameter in named:
             block = ".layers." in name and parameter.ndim == 2
             (matrices if block else others).append(parameter)
@@ -48,9 +49,7 @@ class Optimiser:
 def learning_rate(
     step: int, steps: int, peak: float, floor: float, warmup: int = 30, hold: float = 0.5
 ) -> float:
-    """Rise over ``warmup`` steps, hold until the share ``hold`` of all steps, then fall linearly to
-    ``floor``.
-    """
+    """Rise over ``warmup`` steps, hold for the share ``hold`` of all, then fall linearly to ``floor``."""
     if step < warmup:
         return peak * (step + 1) / warmup
     share = max(0.0, (step / steps - hold) / (1 - hold))

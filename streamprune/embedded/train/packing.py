@@ -90,9 +90,7 @@ def attention_mask(packed: Packed, dtype: torch.dtype) -> Tensor:
 
 
 def clip_positions(slots: Sequence[int], kept: NDArray[np.int64], renumber: bool) -> NDArray[np.int64]:
-    """Positions of kept visual tokens and of the newline; ``slots`` are the frames' time slots, ``kept``
-    flat indices.
-    """
+    """Positions of kept tokens (flat indices) and of the newline, given the frames' time ``slots``."""
     if renumber:
         return np.arange(PREFIX_WORDS, PREFIX_WORDS + len(kept) + 1)
     start = np.asarray(slots, np.int64) * _CELLS + PREFIX_WORDS

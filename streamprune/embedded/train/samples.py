@@ -30,9 +30,7 @@ class Diet:
 
 @dataclass(frozen=True)
 class Sample:
-    """Frames shown of a clip, the time slot of each (in frames, gaps may be clipped) and the questions
-    kept.
-    """
+    """Frames shown of a clip, the time slot of each (gaps may be clipped) and the questions kept."""
 
     clip: Clip
     shown: tuple[int, ...]

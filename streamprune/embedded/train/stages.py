@@ -34,10 +34,8 @@ def _tensors(frames: list[LabelledFrame], device: torch.device) -> tuple[Tensor,
 def _tower_loss(student: Student, step: int, seed: int, count: int) -> tuple[Tensor, dict[str, float]]:
     images, kinds, colors, present = _tensors(crowd_batch(seed, count), student.device)
     patches = patch_features(student.model, images)
-    tokens = project(student.model, patches).flatten(0, 1)
-    dense = student.tokens.loss(tokens, kinds, colors) + 0.3 * student.tokens.place_loss(
-        tokens.unflatten(0, (count, -1))
-    )
+    tokens = project(student.model, patches)
+    dense = student.tokens.loss(tokens.flatten(0, 1), kinds, colors) + 0.3 * student.tokens.place_loss(tokens)
     objects = student.objects.loss(student.head(patches.detach()), present)
     return dense + 0.1 * objects, {"dense": float(dense.detach()), "objects": float(objects.detach())}
 
@@ -76,23 +74,25 @@ def _clips(
     batch: int,
     rates: tuple[float, float],
     diets: Sequence[tuple[float, Diet]],
-    frozen: bool = True,
+    tower_every: int = 0,
     hold: float = 0.5,
 ) -> Stage:
-    """A language stage over clips of a few kinds, each with its share of the steps; the first is the one
-    probed.
+    """A language stage over clips of a few kinds, each with its share of the steps; the first is probed.
+
+    The tower learns in every ``tower_every``-th step, or not at all.
     """
 
     def loss(student: Student, step: int, seed: int, count: int) -> tuple[Tensor, dict[str, float]]:
         luck = np.random.default_rng([5, step]).random()
         edges = np.cumsum([share for share, _ in diets])
         diet = diets[min(int(np.searchsorted(edges, luck, side="right")), len(diets) - 1)][1]
+        frozen = not tower_every or step % tower_every != 0
         return language_loss(student, step, seed, count, diet, frozen)
 
     def check(student: Student) -> dict[str, float]:
         return probe(student, replace(diets[0][1], focus={}), clips=64)
 
-    part = _frozen_tower if frozen else _everything
+    part = _everything if tower_every else _frozen_tower
     return Stage(name, steps, batch, *rates, part, loss, check, 100, hold)
 
 
@@ -105,19 +105,19 @@ def curriculum() -> list[Stage]:
     two = Diet(2, one_scene_share=0.6, focus=_MOVING)
     four = Diet(4, one_scene_share=0.5, focus=_MOVING)
     eight = Diet(8, one_scene_share=0.15, drop_share=0.65)
-    sixteen = Diet(16, 10, memory_share=0.12, drop_share=0.65, focus=_LONG)
+    sixteen = Diet(16, 10, memory_share=0.08, drop_share=0.6, focus=_LONG)
     mixed = [
-        (0.78, sixteen),
-        (0.06, replace(four, drop_share=0.5)),
-        (0.08, replace(eight, focus=_LONG)),
+        (0.72, sixteen),
+        (0.10, replace(four, drop_share=0.5)),
+        (0.10, replace(eight, focus=_LONG)),
         (0.08, replace(sixteen, frames=32, drop_share=1.0)),
     ]
     return [
         Stage("tower", 1700, 48, 2e-3, 1e-4, _tower_part, _tower_loss, _tower_probe, hold=0.7),
         _clips("1 frame", 320, 60, (2e-3, 1e-3), [(1.0, Diet(1))]),
-        _clips("2 frames", 280, 44, (1.2e-3, 6e-4), [(1.0, two)], frozen=False),
-        _clips("4 frames", 200, 32, (1.2e-3, 6e-4), [(1.0, four)], frozen=False),
+        _clips("2 frames", 280, 44, (1.2e-3, 6e-4), [(1.0, two)], tower_every=1),
+        _clips("4 frames", 200, 32, (1.2e-3, 6e-4), [(1.0, four)], tower_every=1),
         _clips("8 frames", 220, 24, (1.5e-3, 1e-3), [(1.0, eight)]),
-        _clips("16 frames", 480, 16, (1.5e-3, 6e-4), mixed),
-        _clips("16 frames, whole model", 620, 16, (7e-4, 2e-5), mixed, frozen=False, hold=0.3),
+        _clips("16 frames", 450, 16, (1.5e-3, 6e-4), mixed),
+        _clips("16 frames, whole model", 1300, 16, (1.5e-3, 2e-5), mixed, tower_every=4, hold=0.45),
     ]

@@ -16,9 +16,7 @@ _BACKGROUND_WEIGHT = 0.15
 
 
 class TokenLabels(nn.Module):
-    """Throw-away heads on projected tokens: kind and colour of the object in each token, and the token's
-    place.
-    """
+    """Throw-away heads on projected tokens: kind and colour of the object there, and the token's place."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -27,9 +25,7 @@ class TokenLabels(nn.Module):
         self.place = nn.Linear(channels, 2 * CELLS)
 
     def place_loss(self, tokens: Tensor) -> Tensor:
-        """Cross entropy of each token's own row and column, so that tokens say where they are; (frames,
-        36, channels).
-        """
+        """Cross entropy of each token's own row and column; ``tokens`` are (frames, 36, channels)."""
         cells = torch.arange(CELLS * CELLS, device=tokens.device).expand(len(tokens), -1).flatten()
         rows, cols = self.place(tokens).float().flatten(0, 1).chunk(2, dim=-1)
         return nn.functional.cross_entropy(rows, cells // CELLS) + nn.functional.cross_entropy(
@@ -47,9 +43,7 @@ class TokenLabels(nn.Module):
 
 
 class ObjectLabels(nn.Module):
-    """Throw-away head on the pooled frame feature: which kinds, colours and pairs of them are in the
-    frame.
-    """
+    """Throw-away head on the pooled feature: which kinds, colours and pairs are in the frame."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

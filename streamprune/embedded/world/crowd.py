@@ -1,6 +1,4 @@
-"""Crowded single frames with a label for every token: what the vision tower learns shapes and colours
-from.
-"""
+"""Crowded single frames with a label for every token, for the vision tower to learn from."""
 
 from __future__ import annotations
 

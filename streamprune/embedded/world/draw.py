@@ -78,7 +78,7 @@ def shape_mask(shape: str, half_pixels: int) -> NDArray[np.int32]:
     v, u = np.meshgrid(fine / radius, fine / radius, indexing="ij")
     side = 2 * reach + 1
     inside = _INSIDE[shape](u, v).reshape(side, _SUPERSAMPLE, side, _SUPERSAMPLE)
-    return np.rint(inside.mean((1, 3)) * 256).astype(np.int32)
+    return np.asarray(np.rint(inside.mean((1, 3)) * 256), np.int32)
 
 
 @functools.cache
@@ -129,4 +129,4 @@ def cell_coverage(kind: str, half_pixels: int, center: tuple[int, int]) -> NDArr
     canvas = np.zeros((FRAME_SIDE, FRAME_SIDE), np.int32)
     canvas[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
     cells = canvas.reshape(CELLS, CELL_SIDE, CELLS, CELL_SIDE).sum((1, 3))
-    return cells.astype(np.float32) / np.float32(256 * CELL_SIDE * CELL_SIDE)
+    return np.asarray(cells / (256 * CELL_SIDE * CELL_SIDE), np.float32)

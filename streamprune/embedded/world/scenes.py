@@ -21,9 +21,7 @@ _MAX_OBJECTS = len(SHAPES)
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: what it is, in which frames ``[start, stop)`` it is seen and its centre (row, column) in
-    each.
-    """
+    """One object: what it is, in which frames ``[start, stop)`` it is seen, and its centre in each."""
 
     kind: str
     color: str
@@ -215,9 +213,7 @@ def _counts(rng: np.random.Generator, frames: int) -> tuple[int, int]:
 
 
 def script(rng: np.random.Generator, frames: int, one_scene_share: float = 0.0) -> Script:
-    """Draw the script of a clip; ``one_scene_share`` of the clips have a single scene whatever their
-    length.
-    """
+    """Draw the script of a clip; ``one_scene_share`` of the clips have a single scene at any length."""
     bounds = _scene_bounds(rng, frames, one_scene_share)
     taken: set[int] = set()
     scenes = tuple(make_scene(rng, start, stop, taken) for start, stop in bounds)

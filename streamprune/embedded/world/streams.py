@@ -36,9 +36,7 @@ RECENT_FRAMES = 64
 
 @dataclass(frozen=True)
 class Event:
-    """An object seen in frames ``[start, stop)`` of the stream; ``place`` is its corner if it stands in
-    one.
-    """
+    """An object seen in frames ``[start, stop)``; ``place`` is its corner if it stands in one."""
 
     kind: str
     color: str
@@ -168,9 +166,9 @@ class Stream:
     def frame(self, number: int) -> NDArray[np.uint8]:
         """Return frame ``number`` (0, 1, 2, ...), uint8 RGB (96, 96, 3)."""
         check_count("number", number, 0, 2**53)
-        return render_script(self._chapter(number // CHAPTER_FRAMES), self.split, [number % CHAPTER_FRAMES])[
-            0
-        ]
+        chapter, local = divmod(number, CHAPTER_FRAMES)
+        drawn: NDArray[np.uint8] = render_script(self._chapter(chapter), self.split, [local])[0]
+        return drawn
 
     def frames(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Return frames ``[start, stop)``, uint8 RGB (stop - start, 96, 96, 3)."""
@@ -253,9 +251,7 @@ class Stream:
         return found
 
     def _about_now(self, since: int, at_frame: int, rng: np.random.Generator) -> list[StreamQuestion]:
-        """Colour and shape of what is on the screen; ambient colours never change, so the answers are
-        unique.
-        """
+        """Colour and shape of what is on the screen; ambient colours never change, so answers are unique."""
         window = max(since, at_frame - NOW_FRAMES)
         rare_colors = {e.color for e in self.events(since, at_frame) if e.role == "needle"}
         found = []

@@ -19,7 +19,8 @@ _KINDS = ("blobs", "stripes", "checker", "grain", "gradient")
 def _upscaled(rng: np.random.Generator, cells: int) -> NDArray[np.float32]:
     """Smooth noise in [0, 1] with about ``cells`` bumps per side, shape (side, side)."""
     small = Image.fromarray(rng.integers(0, 256, (cells, cells), dtype=np.uint8))
-    return np.asarray(small.resize((TEXTURE_SIDE, TEXTURE_SIDE), Image.Resampling.BICUBIC), np.float32) / 255
+    smooth = small.resize((TEXTURE_SIDE, TEXTURE_SIDE), Image.Resampling.BICUBIC)
+    return np.asarray(smooth, np.float32) / np.float32(255)
 
 
 def _pattern(rng: np.random.Generator, kind: str) -> NDArray[np.float32]:
@@ -38,7 +39,7 @@ def _pattern(rng: np.random.Generator, kind: str) -> NDArray[np.float32]:
         return np.asarray(0.5 + 0.5 * np.sin(along * np.float32(2 * np.pi / period)), np.float32)
     if kind == "checker":
         side = int(rng.integers(8, 22))
-        return ((rows // side + cols // side) % 2).astype(np.float32)
+        return np.asarray((rows // side + cols // side) % 2, np.float32)
     low, high = float(along.min()), float(along.max())
     return np.asarray((along - low) / (high - low), np.float32)
 
