@@ -1,1 +1,1 @@
-"""What is remembered: features on disk, tower caches, KV cache layers, tiered memory. Nothing lives here yet."""
+"""What is remembered: features on disk, tower caches, cache layers, memory. Nothing lives here yet."""

@@ -22,7 +22,7 @@ console = Console(highlight=False, width=110)
 
 
 def show(vlm: sp.VideoLLM, path: Path, num_frames: int) -> tuple[int, int, int]:
-    """Ask everything known about one clip both ways; returns (questions, right with all, right with a tenth)."""
+    """Ask everything known about one clip both ways: (questions, right with all, right with a tenth)."""
     asked = json.loads(path.with_suffix(".json").read_text())["questions"]
     questions = [item["question"] for item in asked]
     video = vlm.encode(path, num_frames=num_frames)
@@ -60,7 +60,9 @@ def main() -> None:
         films = [(path, 16) for path in sorted(CLIPS.glob("*.mp4"))] + [(long, 32)]
         scores = [show(vlm, path, frames) for path, frames in films]
     asked, full, kept = map(sum, zip(*scores, strict=True))
-    console.print(f"{asked} questions: {full} right with every token, {kept} right with {RECIPE} at {KEEP_RATIO}")
+    console.print(
+        f"{asked} questions: {full} right with every token, {kept} right with {RECIPE} at {KEEP_RATIO}"
+    )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ SEEDS = {"square_parade": 20261121, "hidden_digit": 20261122}
 
 
 def write_clip(clip: world.Clip, path: Path, seconds_per_picture: Fraction, fps: int = 10) -> None:
-    """Encode ``clip`` as H.264, each of its pictures shown for ``seconds_per_picture``, plus a .json with its questions."""
+    """Encode ``clip`` as H.264, each picture shown for ``seconds_per_picture``; questions go into a .json."""
     repeats = int(seconds_per_picture * fps)
     partial = path.with_suffix(".partial.mp4")  # a half-written film must not look like a whole one
     with av.open(str(partial), "w") as container:

@@ -92,11 +92,11 @@ def methods(
 def ask(
     video: Annotated[str, typer.Argument(help="A video file or a folder of images.")],
     questions: Annotated[list[str], typer.Argument(help="One or more questions, each in quotes.")],
-    model: Annotated[
-        str, typer.Option(help="'embedded', a hub name, or a local folder.")
-    ] = "embedded",
+    model: Annotated[str, typer.Option(help="'embedded', a hub name, or a local folder.")] = "embedded",
     recipe: Annotated[str, typer.Option(help="A method's name or a .toml file.")] = "none",
-    keep_ratio: Annotated[float | None, typer.Option(help="Share of the visual tokens KEPT, in (0, 1].")] = None,
+    keep_ratio: Annotated[
+        float | None, typer.Option(help="Share of the visual tokens KEPT, in (0, 1].")
+    ] = None,
     keep_tokens: Annotated[int | None, typer.Option(help="Number of visual tokens kept.")] = None,
     num_frames: Annotated[int | None, typer.Option(help="Frames to look at, evenly spread.")] = None,
     fps: Annotated[float | None, typer.Option(help="Frames per second to look at.")] = None,
@@ -194,7 +194,9 @@ def _show(questions: list[str], recipes: list[Recipe], answers: list[list[Answer
             console.print(Text(f"  {label:<{width}}  "), Text(column[row].text, style="green"), sep="")
     console.print()
     # the stages before the answer are shared; the first question stands for the others
-    console.print(stats_table([(lbl, col[0].stats.to_dict()) for lbl, col in zip(labels, answers, strict=True)]))
+    console.print(
+        stats_table([(lbl, col[0].stats.to_dict()) for lbl, col in zip(labels, answers, strict=True)])
+    )
 
 
 @contextmanager

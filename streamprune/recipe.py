@@ -50,7 +50,7 @@ class Recipe:
 
     name: str
     stages: Mapping[Stage, Choice] = field(default_factory=lambda: MappingProxyType({}))
-    budget: Budget = Budget()
+    budget: Budget = field(default_factory=Budget)
 
     @classmethod
     def resolve(cls, recipe: str | Path | Recipe | None) -> Recipe:

@@ -118,9 +118,9 @@ def register_method(
     source: str = "user",
     summary: str = "",
 ) -> MethodInfo:
-    """Make ``cls`` available under ``name`` to ``reduce_tokens``, recipes and the command line of this process.
+    """Make ``cls`` available under ``name`` to ``reduce_tokens`` and recipes, in this process.
 
-    ``needs``, ``causal``, ``training_free`` and ``may_repeat`` are read from the class where it declares them.
+    ``needs``, ``causal``, ``training_free`` and ``may_repeat`` are read from the class.
     Raises InvalidValueError when the name is taken by another class.
     """
     check_stage(stage)
@@ -154,7 +154,7 @@ def unregister_method(name: str, *, stage: Stage = "pre_llm") -> None:
 
 
 def build_method(stage: Stage, name: str, options: Mapping[str, Any]) -> Any:
-    """Make the method ``name`` with ``options`` as its fields; unknown options are answered with the known ones."""
+    """Make the method ``name`` with ``options`` as its fields; unknown ones raise UnknownNameError."""
     cls = get_method(stage, name).load()
     if dataclasses.is_dataclass(cls):
         known = [f.name for f in dataclasses.fields(cls) if f.init and f.name != "budget"]

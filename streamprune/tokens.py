@@ -45,6 +45,13 @@ class VideoGrid:
         """Tokens of the whole video."""
         return self.frames * self.rows * self.cols
 
+    def places(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Frame, row and column of each flat index, three tensors shaped like ``index``."""
+        frame = index.div(self.tokens_per_frame, rounding_mode="floor")
+        within = index - frame * self.tokens_per_frame
+        row = within.div(self.cols, rounding_mode="floor")
+        return frame, row, within - row * self.cols
+
 
 @dataclass(frozen=True, eq=False)
 class VisualTokens:

@@ -49,12 +49,13 @@ def test_ask_prints_the_right_answer_and_what_it_cost() -> None:
 
 
 def test_json_compare_counts_what_both_recipes_kept() -> None:
-    result = run("ask", CLIP, ASKED[0]["question"], ASKED[1]["question"], "--recipe", "fastvid", "--keep-ratio", 0.1,
-                 "--compare", "none", "--num-frames", 8, "--json")  # fmt: skip
+    questions = [ASKED[0]["question"], ASKED[1]["question"]]
+    settings = "--recipe fastvid --keep-ratio 0.1 --compare none --num-frames 8 --json"
+    result = run("ask", CLIP, *questions, *settings.split())
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
     assert [recipe["name"] for recipe in told["recipes"]] == ["none", "fastvid"]
-    assert [row["question"] for row in told["answers"]] == [ASKED[0]["question"], ASKED[1]["question"]]
+    assert [row["question"] for row in told["answers"]] == questions
     full, kept = told["answers"][1]["answers"]
     assert full["stats"]["tokens_kept"] == full["stats"]["tokens_in"] == 8 * 36
     assert 0 < kept["stats"]["tokens_kept"] <= 0.1 * 8 * 36
@@ -63,7 +64,9 @@ def test_json_compare_counts_what_both_recipes_kept() -> None:
 
 def test_recipe_file(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.toml"
-    recipe.write_text('keep_tokens = 12\n[frames]\nmethod = "uniform"\nnum_frames = 4\n[pre_llm]\nmethod = "stride"\n')
+    recipe.write_text(
+        'keep_tokens = 12\n[frames]\nmethod = "uniform"\nnum_frames = 4\n[pre_llm]\nmethod = "stride"\n'
+    )
     result = run("ask", CLIP, ASKED[0]["question"], "--recipe", recipe, "--json")
     assert result.exit_code == 0, result.output
     stats = json.loads(result.stdout)["answers"][0]["answers"][0]["stats"]
@@ -157,7 +160,9 @@ def _empty_file(path: Path) -> Path:
     ],
     ids=["missing", "folder without images", "text", "zero bytes"],
 )
-def test_unreadable_videos_exit_with_1(make: Callable[[Path], Path], words: list[str], tmp_path: Path) -> None:
+def test_unreadable_videos_exit_with_1(
+    make: Callable[[Path], Path], words: list[str], tmp_path: Path
+) -> None:
     failed_with(run("ask", make(tmp_path / "source"), "q"), 1, *words)
 
 
@@ -178,7 +183,10 @@ def _model_folder(path: Path, **files: bytes) -> Path:
         (_folder, ["model", "config.json"]),
         (_model_folder, ["model", "weights"]),
         (lambda path: _model_folder(path, pytorch_model__bin=b"\x80\x04"), ["safetensors"]),
-        (lambda path: _model_folder(path, model__safetensors=b"\x10\0\0\0\0\0\0\0{broken"), ["model.safetensors"]),
+        (
+            lambda path: _model_folder(path, model__safetensors=b"\x10\0\0\0\0\0\0\0{broken"),
+            ["model.safetensors"],
+        ),
     ],
     ids=["unknown name", "missing folder", "no config", "no weights", "pickled weights", "corrupt weights"],
 )
@@ -211,11 +219,15 @@ def _command(*arguments: str) -> list[str]:
 
 def test_full_disk_and_closed_pipe_end_with_one_message() -> None:
     with open("/dev/full", "w") as full:
-        done = subprocess.run(_command("methods"), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            _command("methods"), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
     assert done.returncode == 1
     assert "No space left" in done.stderr
     assert "Traceback" not in done.stderr
-    pipe = subprocess.Popen(_command("methods", "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.Popen(
+        _command("methods", "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert pipe.stdout is not None
     assert pipe.stderr is not None
     pipe.stdout.close()
@@ -226,7 +238,7 @@ def test_full_disk_and_closed_pipe_end_with_one_message() -> None:
 
 def test_ctrl_c_leaves_no_child_and_exits_with_130(tmp_path: Path) -> None:
     """Smoke of the real command: interrupted while it reads a pipe-like film that never ends."""
-    children = Path(f"/proc/{{}}/task/{{}}/children")
+    children = Path("/proc/{}/task/{}/children")
     process = subprocess.Popen(
         _command("ask", str(CLIP), "what color is the circle?", "--backend", "decord"),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
@@ -241,7 +253,9 @@ def test_ctrl_c_leaves_no_child_and_exits_with_130(tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    assert not any(Path(f"/proc/{kid}/cmdline").exists() and Path(f"/proc/{kid}/cmdline").read_bytes() for kid in kids)
+    assert not any(
+        Path(f"/proc/{kid}/cmdline").exists() and Path(f"/proc/{kid}/cmdline").read_bytes() for kid in kids
+    )
 
 
 def test_ask_smoke_as_a_process() -> None:

@@ -37,7 +37,7 @@ def test_mapped_folders_are_flat_and_mapped() -> None:
 
 
 def test_generic_names_are_not_importable_from_elsewhere(tmp_path: Path) -> None:
-    code = "import sys, streamprune.readers; print([n for n in ('cache','pipelines','readers') if n in sys.modules])"
+    code = f"import sys, streamprune.readers; print([n for n in {MAPPED!r} if n in sys.modules])"
     out = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )

@@ -87,3 +87,11 @@ def test_a_signal_is_computed_only_when_asked_for() -> None:
     assert lazy.asked == 0
     tokens.signal("times", (2,))
     assert lazy.asked == 1
+
+
+def test_places_invert_the_flat_index() -> None:
+    grid = VideoGrid(3, 4, 5)
+    frame, row, col = grid.places(torch.arange(grid.tokens))
+    assert torch.equal(frame * 20 + row * 5 + col, torch.arange(60))
+    assert (int(row.max()), int(col.max())) == (3, 4)
+    assert [int(ids[47]) for ids in (frame, row, col)] == [2, 1, 2]
