@@ -63,7 +63,11 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'streamprune' has no attribute {name!r}")
     home = _HOME[name]
-    value = getattr(importlib.import_module(home), name) if home else importlib.import_module(f"streamprune.{name}")
+    value = (
+        getattr(importlib.import_module(home), name)
+        if home
+        else importlib.import_module(f"streamprune.{name}")
+    )
     globals()[name] = value
     return value
 

@@ -49,7 +49,9 @@ def _format(value: float, kind: str) -> str:
         return f"{value:,.0f}"
     if kind == "ms":
         return f"{value:,.1f} ms"
-    step, units = (1000, ("", " K", " M", " G", " T")) if kind == "flops" else (1024, (" B", " KB", " MB", " GB"))
+    step, units = (
+        (1000, ("", " K", " M", " G", " T")) if kind == "flops" else (1024, (" B", " KB", " MB", " GB"))
+    )
     power = 0
     while value >= step and power + 1 < len(units):
         value /= step
