@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from types import ModuleType
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,9 +11,7 @@ import pytest
 from streamprune.errors import SourceFormatError
 from streamprune.readers import open_source
 from streamprune.readers.report import ReadReport
-
-if TYPE_CHECKING:
-    from tests.readers.media import Media
+from tests.readers.media import Media, number_of
 
 
 @pytest.fixture(autouse=True)
@@ -54,11 +50,11 @@ def test_damage_is_skipped_and_told(
 
 
 @pytest.mark.parametrize("name", ["truncated.mp4", "truncated.mkv", "truncated.ts"])
-def test_a_cut_file_is_sampled_over_what_is_there(name: str, media: Media, media_module: ModuleType) -> None:
+def test_a_cut_file_is_sampled_over_what_is_there(name: str, media: Media) -> None:
     with open_source(media(name)) as source:
         assert source.info.duration_seconds == pytest.approx(1.95, abs=0.1)
         wanted = [0.1, 0.9, 1.5]
-        assert [media_module.number_of(frame.image) for frame in source.sample(wanted)] == [2, 22, 37]
+        assert [number_of(frame.image) for frame in source.sample(wanted)] == [2, 22, 37]
 
 
 @pytest.mark.parametrize("name", ["hole.ts", "flipped.mp4", "zeroed.mp4", "truncated.mp4"])
@@ -71,21 +67,19 @@ def test_sampling_a_damaged_file_gives_a_frame_for_every_time(name: str, media: 
         assert source.report.damaged
 
 
-def test_frames_after_a_hole_are_marked_until_the_next_keyframe(
-    media: Media, media_module: ModuleType
-) -> None:
+def test_frames_after_a_hole_are_marked_until_the_next_keyframe(media: Media) -> None:
     with open_source(media("hole.ts")) as source:
         frames = list(source)
-    wrong = [f for f in frames if media_module.number_of(f.image) != round(f.pts_seconds * 25)]
+    wrong = [f for f in frames if number_of(f.image) != round(f.pts_seconds * 25)]
     assert wrong, "the hole must have spoilt some pictures, or this test shows nothing"
     assert all(frame.corrupt for frame in wrong)
     assert not any(frame.corrupt for frame in frames[:20] + frames[-20:])
 
 
-def test_damaged_frames_can_be_dropped_or_refused(media: Media, media_module: ModuleType) -> None:
+def test_damaged_frames_can_be_dropped_or_refused(media: Media) -> None:
     with open_source(media("hole.ts"), corrupt="drop") as source:
         frames = list(source)
-        assert all(media_module.number_of(f.image) == round(f.pts_seconds * 25) for f in frames)
+        assert all(number_of(f.image) == round(f.pts_seconds * 25) for f in frames)
         assert source.report.dropped_frames > 0
         assert not any(frame.corrupt for frame in source.sample(np.linspace(0, 3.9, 20).tolist()))
         assert source.report.approximate_times > 0
@@ -97,13 +91,13 @@ def test_damaged_frames_can_be_dropped_or_refused(media: Media, media_module: Mo
             _ = list(source) if use == "iterate" else source.sample([1.7])
 
 
-def test_a_change_of_size_inside_a_file_is_scaled_and_told(media: Media, media_module: ModuleType) -> None:
+def test_a_change_of_size_inside_a_file_is_scaled_and_told(media: Media) -> None:
     with open_source(media("two_sizes.ts")) as source:
         frames = list(source)
         assert {frame.image.shape for frame in frames} == {(96, 128, 3)}
-        assert [media_module.number_of(frame.image) for frame in frames] == list(range(50))
+        assert [number_of(frame.image) for frame in frames] == list(range(50))
         assert source.report.rescaled_frames == 25
-        assert [media_module.number_of(frame.image) for frame in source.sample([0.5, 1.5])] == [12, 37]
+        assert [number_of(frame.image) for frame in source.sample([0.5, 1.5])] == [12, 37]
         assert any("changed size" in line for line in source.report.lines())
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -13,13 +12,14 @@ from PIL import Image
 from streamprune.errors import SourceFormatError, SourcePermissionError
 from streamprune.readers import open_source
 from streamprune.readers.images import natural_key
+from tests.readers.media import number_of, picture
 
 
 @pytest.fixture
-def folder(tmp_path: Path, media_module: ModuleType) -> Path:
+def folder(tmp_path: Path) -> Path:
     """Twelve numbered PNG files, whose names sort wrongly as plain text, and a file that is no image."""
     for number in range(12):
-        Image.fromarray(media_module.picture(number)).save(tmp_path / f"frame{number}.png")
+        Image.fromarray(picture(number)).save(tmp_path / f"frame{number}.png")
     (tmp_path / "notes.txt").write_text("no picture")
     return tmp_path
 
@@ -29,12 +29,12 @@ def test_names_sort_as_people_count() -> None:
     assert sorted(names, key=natural_key) == ["a1", "A2", "a10", "b1"]
 
 
-def test_a_folder_is_a_video(folder: Path, media_module: ModuleType) -> None:
+def test_a_folder_is_a_video(folder: Path) -> None:
     with open_source(folder, fps=4) as source:
         assert source.info.num_frames == 12
         assert source.info.duration_seconds == 3.0
-        assert [media_module.number_of(frame.image) for frame in source] == list(range(12))
-        assert [media_module.number_of(f.image) for f in source.sample([0.0, 0.3, 0.3, 2.75, 9.0])] == [
+        assert [number_of(frame.image) for frame in source] == list(range(12))
+        assert [number_of(f.image) for f in source.sample([0.0, 0.3, 0.3, 2.75, 9.0])] == [
             0,
             1,
             11,
@@ -52,9 +52,9 @@ def test_grey_and_turned_pictures_become_rgb(tmp_path: Path) -> None:
         assert next(iter(source)).image.shape == (16, 8, 3)
 
 
-def test_one_image_is_a_video_of_one_frame(folder: Path, media_module: ModuleType) -> None:
+def test_one_image_is_a_video_of_one_frame(folder: Path) -> None:
     with open_source(folder / "frame7.png") as source:
-        assert [media_module.number_of(frame.image) for frame in source] == [7]
+        assert [number_of(frame.image) for frame in source] == [7]
     (folder / "frame7.png").write_bytes(b"nothing")
     with pytest.raises(SourceFormatError, match=r"frame7\.png: not an image"):
         open_source(folder / "frame7.png")
@@ -84,12 +84,10 @@ def test_a_huge_picture_is_refused_by_its_header(tmp_path: Path) -> None:
         open_source(tmp_path, max_pixels=10_000)
 
 
-def test_a_broken_picture_is_skipped_and_told(
-    folder: Path, media_module: ModuleType, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_broken_picture_is_skipped_and_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     (folder / "frame5.png").write_bytes((folder / "frame5.png").read_bytes()[:200])
     with caplog.at_level(logging.WARNING, logger="streamprune.readers"), open_source(folder) as source:
-        assert [media_module.number_of(frame.image) for frame in source] == [
+        assert [number_of(frame.image) for frame in source] == [
             0,
             1,
             2,
@@ -103,7 +101,7 @@ def test_a_broken_picture_is_skipped_and_told(
             11,
         ]
         assert "could not be decoded" in caplog.text
-        assert [media_module.number_of(frame.image) for frame in source.sample([4.0, 5.0, 6.0])] == [4, 6]
+        assert [number_of(frame.image) for frame in source.sample([4.0, 5.0, 6.0])] == [4, 6]
         assert source.report.approximate_times == 1
     with (
         open_source(folder, corrupt="raise") as source,

@@ -6,8 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -21,9 +20,7 @@ from streamprune.errors import (
     UnknownNameError,
 )
 from streamprune.readers import open_source
-
-if TYPE_CHECKING:
-    from tests.readers.media import Media
+from tests.readers.media import RECIPES, Media, number_of, picture
 
 
 def test_a_missing_file_is_named_with_the_one_that_was_meant(tmp_path: Path) -> None:
@@ -145,8 +142,8 @@ def test_a_missing_backend_is_answered_with_its_install_command(
         open_source(media("h264.mp4"), backend=backend)
 
 
-def test_the_media_fixture_numbers_its_frames(media_module: ModuleType) -> None:
+def test_the_media_fixture_numbers_its_frames() -> None:
     """The other tests are only as good as this reading back."""
-    assert [media_module.number_of(media_module.picture(n)) for n in range(256)] == list(range(256))
-    assert media_module.number_of(media_module.picture(37, 64, 96)) == 37
-    assert len(media_module.RECIPES) > 30
+    assert [number_of(picture(n)) for n in range(256)] == list(range(256))
+    assert number_of(picture(37, 64, 96)) == 37
+    assert len(RECIPES) > 30

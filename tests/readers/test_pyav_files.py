@@ -6,8 +6,7 @@ from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from threading import Event
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import av
 import numpy as np
@@ -23,9 +22,7 @@ from streamprune.readers.pyav_packets import PacketReader
 from streamprune.readers.pyav_probe import probe
 from streamprune.readers.pyav_targets import TargetReader
 from streamprune.readers.report import ReadReport
-
-if TYPE_CHECKING:
-    from tests.readers.media import Media
+from tests.readers.media import Media, number_of
 
 WHOLE = [
     "h264.mp4",
@@ -78,15 +75,13 @@ def shown(source: Source, wanted: NDArray[np.float64]) -> list[Frame]:
 
 
 @pytest.mark.parametrize("name", [*WHOLE, *VARIABLE])
-def test_every_way_of_reading_agrees_with_plain_decoding(
-    name: str, media: Media, media_module: ModuleType
-) -> None:
+def test_every_way_of_reading_agrees_with_plain_decoding(name: str, media: Media) -> None:
     path = media(name)
     times, pictures = plain_decode(path)
     with open_source(path) as source:
         frames = list(source)
         assert_same(frames, times, pictures)
-        assert [media_module.number_of(frame.image) for frame in frames] == list(range(len(times)))
+        assert [number_of(frame.image) for frame in frames] == list(range(len(times)))
         assert [frame.index for frame in frames] == list(range(len(times)))
         assert source.info.duration_seconds == pytest.approx(times[-1], abs=0.1)
         assert not source.report.damaged
@@ -218,12 +213,12 @@ def test_rotation_is_applied(media: Media) -> None:
         assert small.sample([0.0])[0].image.shape == (64, 48, 3)
 
 
-def test_edit_lists_hide_what_they_hide(media: Media, media_module: ModuleType) -> None:
+def test_edit_lists_hide_what_they_hide(media: Media) -> None:
     with open_source(media("edit_list.mp4")) as source:
         frames = list(source)
-        assert [media_module.number_of(frame.image) for frame in frames] == list(range(15, 100))
+        assert [number_of(frame.image) for frame in frames] == list(range(15, 100))
         assert frames[0].pts_seconds == 0.0
-        assert [media_module.number_of(f.image) for f in source.sample([0.0, 0.41, 2.0, 3.3])] == [
+        assert [number_of(f.image) for f in source.sample([0.0, 0.41, 2.0, 3.3])] == [
             15,
             25,
             65,
