@@ -20,7 +20,7 @@ from streamprune.cli import app
 from streamprune.registry import list_methods
 
 if TYPE_CHECKING:
-    from click.testing import Result
+    from typer.testing import Result
 
 ROOT = Path(__file__).resolve().parents[1]
 CLIP = ROOT / "demos" / "clips" / "square_parade.mp4"
