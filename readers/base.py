@@ -42,13 +42,22 @@ def as_rgb_image(image: Any, name: str = "image") -> Image:
 
 
 def as_array(value: Any, name: str) -> NDArray[Any]:
-    """View a NumPy array or a torch tensor as a NumPy array; `InvalidTypeError` for anything else."""
+    """View a NumPy array, torch tensor or Pillow image (as RGB) as a NumPy array; else `InvalidTypeError`."""
     if isinstance(value, np.ndarray):
         return value
+    if is_pillow_image(value):
+        return np.asarray(value.convert("RGB"))
     if type(value).__module__.split(".")[0] == "torch" and hasattr(value, "detach"):
         array: NDArray[Any] = value.detach().cpu().numpy()
         return array
-    raise InvalidTypeError(f"{name} must be a NumPy array or a torch tensor, got {type(value).__name__}")
+    raise InvalidTypeError(
+        f"{name} must be a NumPy array, a torch tensor or a Pillow image, got {type(value).__name__}"
+    )
+
+
+def is_pillow_image(value: Any) -> bool:
+    """Tell a Pillow image, without importing Pillow."""
+    return type(value).__module__.split(".")[0] == "PIL" and hasattr(value, "convert")
 
 
 def _shape_hint(shape: tuple[int, ...]) -> str:
@@ -56,6 +65,8 @@ def _shape_hint(shape: tuple[int, ...]) -> str:
         return ": a grey picture; repeat it three times along a new last axis"
     if len(shape) == 3 and shape[0] == 3:
         return ": colours come last; permute (3, rows, cols) to (rows, cols, 3)"
+    if len(shape) == 3 and shape[-1] == 1:
+        return ": a grey picture; repeat it three times along the last axis"
     if len(shape) == 3 and shape[-1] == 4:
         return ": drop the alpha channel"
     return ""

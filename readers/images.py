@@ -61,7 +61,7 @@ class ImagesSource(Source):
             with pillow.open(file) as picture:  # reads the header only
                 self._options.check_pixels(str(file), picture.height, picture.width)
                 image = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-        except pillow.DecompressionBombError as error:
+        except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
             raise SourceFormatError(
                 f"{file}: too many pixels ({error}); max_pixels={self._options.max_pixels:,}"
             ) from error

@@ -37,6 +37,12 @@ class OpencvSource(Source):
             raise MissingDependencyError.extra(
                 "opencv-python-headless", "opencv", 'backend="opencv"'
             ) from error
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:  # OpenCV would take the whole process down
+            raise SourceFormatError(
+                f'{path}: OpenCV opens no file whose name is not valid UTF-8; use backend="pyav"'
+            ) from error
         info, self._facts = probe(path, options)
         super().__init__(replace(info, backend="opencv"), prefetch_bytes=options.prefetch_bytes)
         self._options = options

@@ -18,7 +18,7 @@ from streamprune.errors import (
     SourcePermissionError,
     UnknownNameError,
 )
-from streamprune.readers.base import CorruptPolicy, check_fps
+from streamprune.readers.base import CorruptPolicy, check_fps, is_pillow_image
 from streamprune.readers.images import IMAGE_SUFFIXES, ImagesSource
 from streamprune.readers.iterator import IteratorSource
 from streamprune.readers.memory import open_array, open_sequence
@@ -94,7 +94,7 @@ def _open(source: Any, backend: str, rate: Fraction | None, options: ReadOptions
         raise InvalidValueError(
             f"source {source}: cameras cannot be opened yet; give a file, folder, array or iterator"
         )
-    if hasattr(source, "shape"):
+    if hasattr(source, "shape") or is_pillow_image(source):
         return open_array(source, rate, options)
     if isinstance(source, Sequence):
         return open_sequence(source, rate, options)

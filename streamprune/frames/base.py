@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import ClassVar
 
 from streamprune.errors import InvalidTypeError, InvalidValueError
@@ -50,7 +51,7 @@ class FrameMethod(ABC):
 
 def check_count(name: str, value: object) -> None:
     """Refuse anything but an integer of 1 or more."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise InvalidTypeError(f"{name} must be an integer of 1 or more, got {value!r}")
     if value < 1:
         raise InvalidValueError(f"{name} must be 1 or more, got {value}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from streamprune.errors import InvalidTypeError, InvalidValueError
 from streamprune.frames.base import FrameMethod
 from streamprune.readers.base import VideoInfo, check_seconds
@@ -22,11 +24,12 @@ class Timestamps(FrameMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.times_seconds, (str, bytes)) or not isinstance(self.times_seconds, Sequence):
-            raise InvalidTypeError(f"times_seconds must be a list of seconds, got {self.times_seconds!r}")
-        if not self.times_seconds:
+        times: object = self.times_seconds
+        if isinstance(times, (str, bytes)) or not isinstance(times, (Sequence, np.ndarray)):
+            raise InvalidTypeError(f"times_seconds must be a list of seconds, got {times!r}")
+        if len(times) == 0:
             raise InvalidValueError("times_seconds must name at least one time, got none")
-        checked = tuple(check_seconds("times_seconds", time) for time in self.times_seconds)
+        checked = tuple(check_seconds("times_seconds", time) for time in times)
         object.__setattr__(self, "times_seconds", checked)
 
     def times(self, info: VideoInfo, keyframes: Sequence[float] | None = None) -> list[float]:

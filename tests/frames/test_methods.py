@@ -98,6 +98,12 @@ def test_options_are_checked(
         make(**options)
 
 
+def test_numpy_numbers_are_numbers() -> None:
+    assert Uniform(num_frames=np.int64(5)).times(TEN) == Uniform(num_frames=5).times(TEN)
+    times: Any = np.array([1.0, 2.0])
+    assert Timestamps(times_seconds=times) == Timestamps(times_seconds=[1.0, 2.0])
+
+
 def test_what_does_not_fit_the_video_is_refused() -> None:
     with pytest.raises(InvalidValueError, match=r"start_seconds=10 is after the end of ten \(10\.00 s\)"):
         Uniform(num_frames=2, start_seconds=10.0).times(TEN)

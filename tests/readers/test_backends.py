@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -124,3 +126,14 @@ def test_decord_without_decord_is_answered_with_the_install_command(
     )
     with pytest.raises(MissingDependencyError, match=r"pip install 'streamprune\[decord\]'"):
         open_source(media("h264.mp4"), backend="decord")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.parametrize("backend", ["opencv", "decord"])
+def test_names_that_are_not_utf8_are_refused_by_name(backend: str, media: Media, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xff.mp4")
+    shutil.copy(media("one_frame.mp4"), path)
+    with open_source(path) as source:
+        assert len(source.sample([0.0])) == 1
+    with pytest.raises(SourceFormatError, match='use backend="pyav"'):
+        open_with(backend, path).sample([0.0])

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from streamprune.errors import InvalidTypeError, InvalidValueError, SourceError, SourceFormatError
 from streamprune.readers import Frame, open_source
@@ -134,3 +135,12 @@ def test_a_closed_source_says_so() -> None:
     for use in (lambda: source.sample([0.0]), lambda: list(source), source.keyframes, source.__enter__):
         with pytest.raises(SourceError, match="closed"):
             use()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P"])
+def test_pillow_images_are_pictures(mode: str) -> None:
+    image = Image.new("RGB", (6, 4), (51, 51, 51)).convert(mode)
+    for given in (image, [image, image], iter([image])):
+        with open_source(given) as source:
+            assert (source.info.rows, source.info.cols) == (4, 6)
+            assert values(source) == [51] * (2 if isinstance(given, list) else 1)
