@@ -24,14 +24,14 @@ from streamprune.models.loading import load_model
 from streamprune.pipelines.answers import Answer, AnswerStream, Stats
 from streamprune.pipelines.encoding import EncodedVideo, Encoding, Progress, encode_video, wait_for
 from streamprune.pipelines.request import AnswerRequest, FrameRequest, read_questions, read_recipe
-from streamprune.reduce import run_reducer
+from streamprune.pre_llm.base import PreLLMMethod
+from streamprune.reduce import Reducer, run_reducer
 from streamprune.tokens import Reduction
 
 if TYPE_CHECKING:
     import torch
 
     from streamprune.models.positions import PositionRule
-    from streamprune.pre_llm.base import PreLLMMethod
     from streamprune.recipe import Recipe
 
 __all__ = ["Answer", "AnswerStream", "EncodedVideo", "Stats", "VideoLLM", "load"]
@@ -196,7 +196,7 @@ class VideoLLM:
                 self.family,
                 video,
                 frames.method(self.family.default_num_frames),
-                method.needs,
+                request.needs(),
                 how,
                 check_frames=lambda frames_so_far: self._check_room(request, method, frames_so_far),
             )
@@ -206,12 +206,13 @@ class VideoLLM:
         reduce_ms = 1000 * (time.perf_counter() - started)
         return _Job(request, video, reduction, reduce_ms, peak, how.progress)
 
-    def _check_room(self, request: AnswerRequest, method: PreLLMMethod, frames: int) -> None:
+    def _check_room(self, request: AnswerRequest, method: Reducer, frames: int) -> None:
         """Raise ContextLengthError as soon as so many frames cannot fit, before encoding them for nothing."""
         grid = self.family.grid(frames)
         fixed = max(self.family.fixed_tokens(question) for question in request.questions)
         full = fixed + grid.tokens if request.positions == "keep" else None
-        check_context(self.family, fixed + (method.count(grid) or 0), request.max_new_tokens, full)
+        count = method.count(grid) if isinstance(method, PreLLMMethod) else None
+        check_context(self.family, fixed + (count or 0), request.max_new_tokens, full)
 
     def _answer(
         self,

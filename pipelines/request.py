@@ -8,14 +8,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamprune.errors import InvalidTypeError, InvalidValueError, RecipeError, StreampruneError
+from streamprune.errors import InvalidTypeError, InvalidValueError, RecipeError
 from streamprune.frames import Fps, FrameMethod, Uniform
 from streamprune.models.chat_template import check_question
 from streamprune.models.positions import PositionRule, check_position_rule
 from streamprune.recipe import Recipe
 
 if TYPE_CHECKING:
-    from streamprune.pre_llm.base import PreLLMMethod
+    from streamprune.reduce import Reducer
 
 # what ask() carries out; a recipe with other stages must not pass in silence
 _STAGES = ("frames", "pre_llm")
@@ -59,12 +59,7 @@ class FrameRequest:
             return Fps(fps=self.fps, max_frames=self.num_frames, **window)
         if self.num_frames is not None:
             return Uniform(num_frames=self.num_frames, **window)
-        try:
-            chosen: FrameMethod | None = self.recipe.build("frames", **window)
-        except StreampruneError:
-            raise
-        except TypeError as error:  # an option the method cannot do without
-            raise RecipeError(f"the recipe's [frames] stage is incomplete: {error}") from error
+        chosen: FrameMethod | None = self.recipe.build("frames", **window)
         return chosen if chosen is not None else Uniform(num_frames=default_num_frames, **window)
 
 
@@ -97,10 +92,10 @@ class AnswerRequest:
         if self.max_new_tokens < 1:
             raise InvalidValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
 
-    def method(self) -> PreLLMMethod:
+    def method(self) -> Reducer:
         """The pre-LLM method with its budget; ``none`` when the recipe names none."""
         if "pre_llm" in self.recipe.stages:
-            built: PreLLMMethod = self.recipe.build("pre_llm", **self.options)
+            built: Reducer = self.recipe.build("pre_llm", **self.options)
             return built
         from streamprune.pre_llm.none import KeepAll
 
@@ -109,6 +104,10 @@ class AnswerRequest:
                 f"the options {sorted(self.options)} belong to no method: the recipe has no [pre_llm] stage"
             )
         return KeepAll()
+
+    def needs(self) -> tuple[str, ...]:
+        """Names of the signals the method reads; a method of the user's own need not say any."""
+        return tuple(getattr(self.method(), "needs", ()))
 
 
 def read_questions(question: object) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ Each is also the builtin a careful caller would have caught anyway:
     StreampruneError
     ├── UsageError              what was asked for cannot be meant (CLI exit code 2)
     │   ├── InvalidValueError   also ValueError
-    │   ├── InvalidTypeError    also TypeError
+    │   ├── InvalidTypeError    also TypeError and ValueError
     │   ├── UnknownNameError    also ValueError, LookupError; suggests near names
     │   └── RecipeError         also ValueError
     ├── SourceError             a video, camera or folder cannot give frames; also OSError
@@ -44,8 +44,8 @@ class InvalidValueError(UsageError, ValueError):
     """A parameter has a value outside its range."""
 
 
-class InvalidTypeError(UsageError, TypeError):
-    """A parameter has a type that cannot be used."""
+class InvalidTypeError(UsageError, TypeError, ValueError):
+    """A parameter has a type that cannot be used; to most callers no better than a bad value."""
 
 
 class UnknownNameError(UsageError, ValueError, LookupError):
@@ -58,8 +58,11 @@ class UnknownNameError(UsageError, ValueError, LookupError):
         ``noun`` says what was looked up ("method", "backend", ...).
         """
         names = sorted(known)
-        near = difflib.get_close_matches(str(name), names, n=2, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+        if not names:
+            return cls(f"unknown {noun} {name!r}; there is none.")
+        by_lower = {known_name.lower(): known_name for known_name in names}
+        near = difflib.get_close_matches(str(name).lower(), by_lower, n=2, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(repr(by_lower[n]) for n in near)}?" if near else ""
         return cls(f"unknown {noun} {name!r}.{hint} Known: {', '.join(names)}.")
 
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from streamprune.budget import Budget
 from streamprune.errors import InvalidTypeError, RecipeError, StreampruneError, UnknownNameError
-from streamprune.registry import STAGES, Stage, build_method, get_method, list_methods
+from streamprune.registry import STAGES, Stage, build_method, check_stage, get_method, list_methods
 
 _TOP_LEVEL = ("name", "keep_ratio", "keep_tokens", *STAGES)
 
@@ -37,6 +37,9 @@ class Choice:
     method: str
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
+    def __reduce__(self) -> tuple[type[Choice], tuple[Any, ...]]:
+        return Choice, (self.method, dict(self.options))  # a mappingproxy cannot be pickled or copied
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -44,13 +47,28 @@ class Recipe:
 
     Args:
         name: shown in tables and reports.
-        stages: stage name -> Choice.
+        stages: stage name -> Choice, or the method's name alone.
         budget: how many visual tokens reach the language model.
     """
 
     name: str
     stages: Mapping[Stage, Choice] = field(default_factory=lambda: MappingProxyType({}))
     budget: Budget = field(default_factory=Budget)
+
+    def __post_init__(self) -> None:
+        chosen: dict[Stage, Choice] = {}
+        for stage, choice in self.stages.items():
+            check_stage(stage)
+            given: object = choice
+            if not isinstance(given, (Choice, str)):
+                raise InvalidTypeError(
+                    f"stages[{stage!r}] must be a Choice or a method's name, got {given!r}"
+                )
+            chosen[stage] = Choice(given) if isinstance(given, str) else given
+        object.__setattr__(self, "stages", MappingProxyType(chosen))
+
+    def __reduce__(self) -> tuple[type[Recipe], tuple[Any, ...]]:
+        return Recipe, (self.name, dict(self.stages), self.budget)
 
     @classmethod
     def resolve(cls, recipe: str | Path | Recipe | None) -> Recipe:
@@ -80,7 +98,7 @@ class Recipe:
     def from_file(cls, path: str | Path) -> Recipe:
         """Read a recipe from a TOML file; RecipeError names the file and what is wrong in it."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = Path(path).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"cannot read the recipe {str(path)!r}: {error}") from error
         try:
@@ -91,6 +109,8 @@ class Recipe:
     @classmethod
     def from_toml(cls, text: str, *, name: str = "recipe") -> Recipe:
         """Parse TOML ``text``; ``name`` is used where the text gives none."""
+        if not isinstance(text, str):
+            raise InvalidTypeError(f"text must be TOML text, got {type(text).__name__}; see from_file")
         try:
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
@@ -137,6 +157,8 @@ class Recipe:
         if choice is None:
             return None
         options = {**choice.options, **extra}
+        if "budget" in options:
+            raise RecipeError("budget is not an option; give keep_ratio or keep_tokens to the whole recipe")
         if stage == "pre_llm":
             options["budget"] = self.budget
         return build_method(stage, choice.method, options)
@@ -146,5 +168,10 @@ def _read_choice(stage: Stage, table: object) -> Choice:
     if not isinstance(table, dict) or not isinstance(table.get("method"), str):
         raise RecipeError(f'[{stage}] must be a table with method = "NAME", got {table!r}')
     get_method(stage, table["method"])
+    for key in ("keep_ratio", "keep_tokens"):
+        if key in table:
+            raise RecipeError(
+                f"{key} belongs at the top of the recipe, above the first [stage], not in [{stage}]"
+            )
     options = {key: value for key, value in table.items() if key != "method"}
     return Choice(table["method"], MappingProxyType(options))

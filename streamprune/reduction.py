@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from streamprune.errors import InvalidValueError
+from streamprune.errors import InvalidTypeError, InvalidValueError
 
 if TYPE_CHECKING:
     import torch
@@ -54,6 +54,11 @@ class Reduction:
         """Keep the tokens with flat indices ``emitted`` (in any order; -1 = a zero row) unchanged."""
         import torch
 
+        if emitted.ndim != 1 or emitted.dtype not in (torch.int64, torch.int32):
+            raise InvalidTypeError(
+                f"emitted must be a (kept,) tensor of int64 flat indices, got {tuple(emitted.shape)} "
+                f"{emitted.dtype}; turn a mask into indices with mask.flatten().nonzero().flatten()"
+            )
         # zero rows sort last: they have no place in the video
         index, row_to_emitted = torch.sort(torch.where(emitted < 0, tokens.grid.tokens, emitted), stable=True)
         order = torch.empty_like(row_to_emitted)
@@ -61,6 +66,9 @@ class Reduction:
         zero = index >= tokens.grid.tokens
         features = tokens.features[index.clamp(max=tokens.grid.tokens - 1)]
         if bool(zero.any()):
+            if int(zero.sum()) > int((emitted < 0).sum()):
+                last, got = tokens.grid.tokens - 1, int(emitted.max())
+                raise InvalidValueError(f"emitted must lie in 0..{last} (-1 = a zero row), got {got}")
             features = features.masked_fill(zero[:, None], 0.0)
             index = index.masked_fill(zero, -1)
         return cls(tokens.grid, index, features, order, None, tokens.size)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -131,6 +132,8 @@ def register_method(
     taken = _methods.get((stage, name))
     if taken is not None and taken.target is not cls:
         raise InvalidValueError(f"the {stage} method {name!r} exists already; choose another name")
+    if stage == "pre_llm" and not callable(getattr(cls, "reduce", None)):
+        raise InvalidTypeError(f"{cls.__name__} must have a method reduce(tokens) -> Reduction")
     info = MethodInfo(
         name,
         stage,
@@ -161,6 +164,24 @@ def build_method(stage: Stage, name: str, options: Mapping[str, Any]) -> Any:
         for option in options:
             if option != "budget" and option not in known:
                 raise UnknownNameError.among(f"option of {name}", option, known)
+    return _make(cls, f"{stage} method {name!r}", dict(options))
+
+
+def _make(cls: type, label: str, options: dict[str, Any]) -> Any:
+    """``cls(**options)``; a class of the user's may take no budget as long as nobody sets one."""
+    signature = inspect.signature(cls)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    if not takes_any and "budget" not in signature.parameters:
+        budget = options.pop("budget", None)
+        if budget is not None and not budget.keeps_all:
+            raise InvalidValueError(
+                f"the {label} takes no budget: leave out keep_ratio and keep_tokens, or let its class take "
+                "budget= and ask it how many tokens stay"
+            )
+    try:
+        signature.bind(**options)
+    except TypeError as error:
+        raise InvalidTypeError(f"the {label} cannot be made from its options: {error}") from error
     return cls(**options)
 
 

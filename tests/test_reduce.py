@@ -63,6 +63,18 @@ def test_a_registered_class_is_a_name_like_any_other() -> None:
         reduce_tokens(FEATURES, "brightest", keep_tokens=9)
 
 
+def test_a_registered_class_may_take_no_budget() -> None:
+    sp.register_method(FirstTwo, "first_two")
+    try:
+        assert reduce_tokens(FEATURES, "first_two").index.tolist() == [0, 1]
+        with pytest.raises(ValueError, match=r"'first_two' takes no budget"):
+            reduce_tokens(FEATURES, "first_two", keep_ratio=0.5)
+        with pytest.raises(TypeError, match=r"'first_two' cannot be made from its options.*'flip'"):
+            reduce_tokens(FEATURES, "first_two", flip=True)
+    finally:
+        sp.unregister_method("first_two")
+
+
 def test_a_budget_that_keeps_everything_never_reaches_the_method() -> None:
     class Loud(Stride):
         def reduce(self, tokens: VisualTokens) -> Reduction:

@@ -54,6 +54,21 @@ def test_zero_rows_come_last_and_stand_for_nothing() -> None:
     assert reduction.take(torch.arange(6)).tolist() == [2, 4, 0, 0]
 
 
+@pytest.mark.parametrize(
+    ("emitted", "error", "said"),
+    [
+        (torch.tensor([6]), ValueError, r"must lie in 0\.\.5 .* got 6"),
+        (torch.tensor([-1, 9]), ValueError, "got 9"),
+        (torch.ones(6, dtype=torch.bool), TypeError, "nonzero"),
+        (torch.tensor([1.0]), TypeError, "int64"),
+        (torch.tensor([[1]]), TypeError, r"\(1, 1\)"),
+    ],
+)
+def test_what_names_no_tokens_is_refused(emitted: torch.Tensor, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        Reduction.select(tokens_of(), emitted)
+
+
 def test_a_repeated_token_counts_in_its_lowest_row() -> None:
     reduction = Reduction.select(tokens_of(3), torch.tensor([1, 2, 1]))
     assert reduction.index.tolist() == [1, 1, 2]

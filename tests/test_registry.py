@@ -26,6 +26,9 @@ class Mine:
     needs = ("saliency",)
     causal = True
 
+    def reduce(self, tokens: object) -> None:
+        """Never called here."""
+
 
 def test_rows_are_unique_in_pipeline_order_and_load() -> None:
     rows = list_methods()
@@ -76,8 +79,19 @@ def test_what_is_built_in_stays() -> None:
         register_method(Mine, "fastvid")
     with pytest.raises(TypeError, match="must be a class"):
         register_method(Mine(), "mine")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="dict must have a method reduce"):
+        register_method(dict, "mine")
 
 
 def test_unknown_options_are_answered_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"Did you mean 'context_ratio'.*Known: .*anchor_interval"):
         build_method("pre_llm", "fastvid", {"contxt_ratio": 0.5})
+    with pytest.raises(ValueError, match=r"Did you mean 'fastvid'"):
+        get_method("pre_llm", "FastVID")
+    with pytest.raises(ValueError, match=r"unknown option of none 'seed'; there is none"):
+        build_method("pre_llm", "none", {"seed": 5})
+
+
+def test_a_missing_option_is_named() -> None:
+    with pytest.raises(TypeError, match=r"frames method 'uniform' cannot be made .* 'num_frames'"):
+        build_method("frames", "uniform", {})

@@ -16,14 +16,14 @@ class RandomTokens(PreLLMMethod):
     """Keep tokens drawn uniformly without replacement from the whole video.
 
     Args:
-        seed: non-negative; the same seed, grid and budget draw the same tokens on every machine and device.
+        seed: 0 to 2**64 - 1; the same seed, grid and budget draw the same tokens on every machine and device.
     """
 
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
-            raise InvalidValueError(f"seed must be a non-negative integer, got {self.seed!r}")
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed < 2**64:
+            raise InvalidValueError(f"seed must be a non-negative integer below 2**64, got {self.seed!r}")
 
     def reduce(self, tokens: VisualTokens) -> Reduction:
         """Draw on the CPU, so that an accelerator's generator cannot change the choice."""

@@ -165,6 +165,19 @@ def test_a_method_of_the_users_own(vlm: VideoLLM, video: Video) -> None:
     assert answer.stats.tokens_kept == 16
 
 
+def test_a_method_with_nothing_but_reduce(vlm: VideoLLM, video: Video) -> None:
+    class FirstFrame:
+        def reduce(self, tokens: VisualTokens) -> Reduction:
+            return Reduction.select(tokens, torch.arange(16))
+
+    sp.register_method(FirstFrame, "first_frame_for_tests")
+    try:
+        answer = vlm.ask(video, QUESTION, recipe="first_frame_for_tests", num_frames=5)
+    finally:
+        sp.unregister_method("first_frame_for_tests")
+    assert answer.stats.tokens_kept == 16
+
+
 def test_a_method_without_its_signals_fails_before_decoding(bare_vlm: VideoLLM) -> None:
     with pytest.raises(errors.SignalError, match=r"'saliency'.*pooling_head=PATH.*stride"):
         bare_vlm.ask("does/not/exist.mp4", QUESTION, recipe="fastvid", keep_ratio=0.5)

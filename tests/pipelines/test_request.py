@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -146,6 +148,25 @@ def test_options_without_a_method_are_refused() -> None:
     request = AnswerRequest(("why?",), Recipe("empty"), {"seed": 3})
     with pytest.raises(RecipeError, match=r"options \['seed'\] belong to no method"):
         request.method()
+
+
+def test_a_budget_among_the_options_is_refused() -> None:
+    request = AnswerRequest(("why?",), Recipe.named("random"), {"budget": 3})
+    with pytest.raises(RecipeError, match="give keep_ratio or keep_tokens"):
+        request.method()
+
+
+def test_recipes_are_values() -> None:
+    recipe = Recipe.from_toml('keep_tokens = 9\n[pre_llm]\nmethod = "random"\nseed = 3')
+    assert pickle.loads(pickle.dumps(recipe)) == copy.deepcopy(recipe) == recipe
+    by_name: Any = {"pre_llm": "random"}
+    assert Recipe("random", by_name) == Recipe.named("random")
+    odd: Any = {"pre_llm": 3}
+    with pytest.raises(InvalidTypeError, match="must be a Choice or a method's name, got 3"):
+        Recipe("odd", odd)
+    data: Any = b"name = 'mine'"
+    with pytest.raises(InvalidTypeError, match="must be TOML text, got bytes"):
+        Recipe.from_toml(data)
 
 
 def test_needs_no_torch() -> None:

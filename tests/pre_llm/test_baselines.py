@@ -34,7 +34,7 @@ def test_random_leaves_the_global_generator_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.mark.parametrize("seed", [-1, 1.0, "a", True, None])
+@pytest.mark.parametrize("seed", [-1, 1.0, "a", True, None, 2**64])
 def test_random_refuses_other_seeds(seed: object) -> None:
     with pytest.raises(ValueError, match="seed must be a non-negative integer"):
         RandomTokens(seed=seed)  # type: ignore[arg-type]
