@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,6 +65,8 @@ app = typer.Typer(
 @app.callback()
 def _root() -> None:
     """Ask videos at a fraction of the tokens."""
+    # what the readers log reaches the user once, as a warning beside the answer
+    logging.getLogger("streamprune").addHandler(logging.NullHandler())
 
 
 @app.command()
@@ -93,7 +96,9 @@ def ask(
     video: Annotated[str, typer.Argument(help="A video file or a folder of images.")],
     questions: Annotated[list[str], typer.Argument(help="One or more questions, each in quotes.")],
     model: Annotated[str, typer.Option(help="'embedded', a hub name, or a local folder.")] = "embedded",
-    recipe: Annotated[str, typer.Option(help="A method's name or a .toml file.")] = "none",
+    recipe: Annotated[
+        str | None, typer.Option(help="A method's name or a .toml file; default: keep every token.")
+    ] = None,
     keep_ratio: Annotated[
         float | None, typer.Option(help="Share of the visual tokens KEPT, in (0, 1].")
     ] = None,
@@ -135,6 +140,10 @@ def ask(
         report("answer", 0, len(recipes) * len(questions))
         answers = [_answer(vlm, encoded, request) for request in requests]
         report("answer", len(recipes) * len(questions), len(recipes) * len(questions))
+    for warning in answers[0][0].warnings:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(
+            Text(f"Warning: {video}: {warning}", style="yellow")
+        )
     if as_json:
         print(json.dumps(_json(video, model, questions, recipes, answers), indent=2))
     else:
@@ -142,7 +151,7 @@ def ask(
 
 
 def _needs(requests: list[AnswerRequest]) -> list[str]:
-    return sorted({name for request in requests for name in request.method().needs})
+    return sorted({name for request in requests for name in request.needs()})
 
 
 def _answer(vlm: VideoLLM, encoded: EncodedVideo, request: AnswerRequest) -> list[Answer]:
@@ -186,8 +195,6 @@ def _show(questions: list[str], recipes: list[Recipe], answers: list[list[Answer
     console = Console(highlight=False, soft_wrap=True)
     labels = [_label(recipe) for recipe in recipes]
     width = max(map(len, labels))
-    for warning in answers[0][0].warnings:
-        Console(stderr=True, soft_wrap=True).print(Text(f"Warning: {warning}", style="yellow"))
     for row, question in enumerate(questions):
         console.print(Text(question, style="bold"))
         for label, column in zip(labels, answers, strict=True):

@@ -22,6 +22,8 @@ from streamprune.registry import list_methods
 if TYPE_CHECKING:
     from typer.testing import Result
 
+    from tests.readers.media import Media
+
 ROOT = Path(__file__).resolve().parents[1]
 CLIP = ROOT / "demos" / "clips" / "square_parade.mp4"
 ASKED = json.loads(CLIP.with_suffix(".json").read_text())["questions"]
@@ -89,6 +91,7 @@ def test_methods_lists_the_registry() -> None:
         (["--keep-ratio", "nan"], ["keep_ratio", "nan"]),
         (["--keep-ratio", "0.5", "--keep-tokens", "5"], ["not both"]),
         (["--keep-tokens", "0"], ["keep_tokens"]),
+        (["--keep-ratio", "0.5"], ["need a method that chooses", "fastvid"]),
         (["--recipe", "fastvidd"], ["Did you mean 'fastvid'"]),
         (["--compare", "nonee"], ["Did you mean 'none'"]),
         (["--recipe", "missing.toml"], ["missing.toml"]),
@@ -123,6 +126,8 @@ def test_empty_question_and_missing_arguments_are_usage_errors() -> None:
         ("[pre_llm]\nnum_segments = 3", ["method"]),
         ('pre_llm = "fastvid"', ["[pre_llm]"]),
         ('[pre_llm]\nmethod = "fastvid"\nsegmants = 3', ["option of fastvid", "segmants"]),
+        ('[pre_llm]\nmethod = "fastvid"\nkeep_ratio = 0.1', ["keep_ratio belongs at the top"]),
+        ('[pre_llm]\nmethod = "fastvid"\nbudget = 0.1', ["budget is not an option"]),
         ("name = 3", ["name must be text"]),
         ("keep_ratio = 0.5\nkeep_tokens = 4", ["not both"]),
     ],
@@ -164,6 +169,19 @@ def test_unreadable_videos_exit_with_1(
     make: Callable[[Path], Path], words: list[str], tmp_path: Path
 ) -> None:
     failed_with(run("ask", make(tmp_path / "source"), "q"), 1, *words)
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["table", "json"])
+def test_damage_is_told_once_and_not_on_stdout(options: list[str], media: Media) -> None:
+    done = subprocess.run(
+        _command("ask", str(media("truncated.mkv")), "q", "--num-frames", "2", *options),
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stderr.count("the pictures end 2.00 s before the announced end") == 1
+    assert "Warning: " in done.stderr
+    assert "Warning: " not in done.stdout
+    if options:
+        assert len(json.loads(done.stdout)["answers"][0]["answers"][0]["warnings"]) == 1
 
 
 def _model_folder(path: Path, **files: bytes) -> Path:
