@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamprune.errors import InvalidTypeError, InvalidValueError, RecipeError
+from streamprune.errors import InvalidTypeError, InvalidValueError, RecipeError, UnknownNameError
 from streamprune.frames import Fps, FrameMethod, Uniform
 from streamprune.models.chat_template import check_question
 from streamprune.models.positions import PositionRule, check_position_rule
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 
 # what ask() carries out; a recipe with other stages must not pass in silence
 _STAGES = ("frames", "pre_llm")
+
+# ask()'s own settings: a misspelt one arrives among the method's options
+ASK_ARGUMENTS = (
+    "recipe", "keep_ratio", "keep_tokens", "num_frames", "fps", "start_seconds", "end_seconds",
+    "max_new_tokens", "positions", "stream", "backend", "frames_per_batch", "progress",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,15 @@ class AnswerRequest:
     def method(self) -> Reducer:
         """The pre-LLM method with its budget; ``none`` when the recipe names none."""
         if "pre_llm" in self.recipe.stages:
-            built: Reducer = self.recipe.build("pre_llm", **self.options)
+            try:
+                built: Reducer = self.recipe.build("pre_llm", **self.options)
+            except UnknownNameError as error:
+                meant = [
+                    near for option in self.options for near in get_close_matches(option, ASK_ARGUMENTS, 1)
+                ]
+                if not meant:
+                    raise
+                raise UnknownNameError(f"{error} ask() itself has {meant[0]!r}.") from error
             return built
         from streamprune.pre_llm.none import KeepAll
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from streamprune.recipe import Recipe
 
 
+_UNHEARD = logging.NullHandler()
+
+
 class _ErrorGroup(TyperGroup):
     """Turns our exceptions into one clear line and an exit code, in-process runs included."""
 
@@ -66,7 +69,7 @@ app = typer.Typer(
 def _root() -> None:
     """Ask videos at a fraction of the tokens."""
     # what the readers log reaches the user once, as a warning beside the answer
-    logging.getLogger("streamprune").addHandler(logging.NullHandler())
+    logging.getLogger("streamprune").addHandler(_UNHEARD)
 
 
 @app.command()

@@ -8,8 +8,10 @@ A token is named by its flat index ``t * rows * cols + y * cols + x``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import TYPE_CHECKING
 
 from streamprune.errors import InvalidTypeError, InvalidValueError, SignalError
@@ -81,10 +83,8 @@ class VisualTokens:
             )
         if not isinstance(self.signals, Mapping):
             raise InvalidTypeError(f"signals must map names to tensors, got {type(self.signals).__name__}")
-        if self.pts_seconds is not None and len(self.pts_seconds) != self.grid.frames:
-            raise InvalidValueError(
-                f"pts_seconds must hold one time per frame ({self.grid.frames}), got {len(self.pts_seconds)}"
-            )
+        if self.pts_seconds is not None:
+            _check_times(self.pts_seconds, self.grid.frames)
         if self.size is not None and tuple(self.size.shape) != (self.grid.tokens,):
             raise InvalidValueError(
                 f"size must be (tokens,) = ({self.grid.tokens},), got {tuple(self.size.shape)}"
@@ -148,3 +148,15 @@ class VisualTokens:
         if not bool(torch.isfinite(value).all()):
             raise SignalError(f"signal {name!r} must be finite; it holds NaN or inf")
         return value
+
+
+def _check_times(pts_seconds: object, frames: int) -> None:
+    if not isinstance(pts_seconds, (tuple, list)):
+        raise InvalidTypeError(f"pts_seconds must be a tuple of seconds, got {type(pts_seconds).__name__}")
+    if len(pts_seconds) != frames:
+        raise InvalidValueError(
+            f"pts_seconds must hold one time per frame ({frames}), got {len(pts_seconds)}"
+        )
+    for time in pts_seconds:
+        if not isinstance(time, Real) or not math.isfinite(time):
+            raise InvalidValueError(f"pts_seconds must hold finite numbers of seconds, got {time!r}")

@@ -10,12 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
+from streamprune.__main__ import main
 from streamprune.cli import app
 from streamprune.registry import list_methods
 
@@ -229,6 +231,21 @@ def test_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("streamprune.pipelines.offline.load", interrupt)
     failed_with(run("ask", CLIP, "q"), 130, "interrupted")
+
+
+def test_interrupt_while_the_command_line_is_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(name: str) -> None:
+        raise KeyboardInterrupt
+
+    module = ModuleType("streamprune.cli")
+    monkeypatch.setattr(module, "__getattr__", interrupt, raising=False)
+    monkeypatch.setitem(sys.modules, "streamprune.cli", module)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "Error: interrupted\n"
 
 
 def _command(*arguments: str) -> list[str]:

@@ -53,6 +53,8 @@ def test_from_grid_refuses(features: Any, error: type[Exception], said: str) -> 
     [
         ({"features": torch.zeros(23, 5)}, ValueError, "24 tokens"),
         ({"pts_seconds": (0.0,)}, ValueError, r"one time per frame \(2\), got 1"),
+        ({"pts_seconds": (0.0, float("nan"))}, ValueError, "finite numbers of seconds, got nan"),
+        ({"pts_seconds": 3.0}, TypeError, "pts_seconds must be a tuple"),
         ({"size": torch.ones(23)}, ValueError, "size must be"),
         ({"signals": [torch.zeros(2)]}, TypeError, "signals must map names to tensors, got list"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from streamprune.errors import InvalidTypeError, InvalidValueError
+from streamprune.errors import InvalidTypeError, InvalidValueError, UnsupportedModelError
 
 
 def check_question(question: object) -> str:
@@ -20,9 +20,14 @@ def video_prompt_ids(tokenizer: Any, question: str) -> list[int]:
     """Ids of a one-turn chat, first the video, then ``question``, up to where the answer begins."""
     check_question(question)
     content = [{"type": "video"}, {"type": "text", "text": question}]
-    text: str = tokenizer.apply_chat_template(
-        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-    )
+    try:
+        text: str = tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+    except Exception as error:  # whatever a damaged template sets off inside the template engine
+        raise UnsupportedModelError(
+            f"the chat template of {str(tokenizer.name_or_path)!r} cannot write a prompt: {error}"
+        ) from error
     # the template has written whatever special tokens the model wants
     ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return ids

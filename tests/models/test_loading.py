@@ -263,6 +263,12 @@ def test_a_chat_template_of_an_older_folder_is_found(folder: Path) -> None:
     assert load_model(folder).tokenizer.chat_template == template
 
 
+def test_a_damaged_chat_template_is_named(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("{{ messages")
+    with pytest.raises(errors.UnsupportedModelError, match=r"chat template of .* cannot write a prompt"):
+        load_model(folder).fixed_tokens("why?")
+
+
 def test_pooling_head_from_elsewhere(folder: Path, tmp_path: Path) -> None:
     head = load_file(folder / "pooling_head.safetensors")
     (folder / "pooling_head.safetensors").unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from streamprune.metrics.flops import DecoderShape
 from streamprune.models.base import EncodedFrames
 from streamprune.pipelines import encoding
 from streamprune.pipelines.offline import VideoLLM
+from streamprune.pipelines.request import ASK_ARGUMENTS
 from streamprune.readers import open_source
 from streamprune.tokens import Reduction, VisualTokens
 
@@ -202,6 +204,7 @@ def test_too_long_a_prompt_fails_before_encoding(
     ("settings", "error", "message"),
     [
         ({"recipe": "random", "keep_ratio": 0.5, "sead": 1}, errors.UnknownNameError, "Did you mean 'seed'"),
+        ({"keep_raito": 0.1}, errors.UnknownNameError, r"ask\(\) itself has 'keep_ratio'"),
         ({"frames_per_batch": 0}, errors.InvalidValueError, "frames_per_batch must be at least 1"),
         ({"frames_per_batch": 1.5}, errors.InvalidTypeError, "frames_per_batch must be an integer"),
         ({"backend": "pyaw"}, errors.UnknownNameError, "Did you mean 'pyav'"),
@@ -215,6 +218,12 @@ def test_calls_that_cannot_be_meant(
 ) -> None:
     with pytest.raises(error, match=message):
         vlm.ask(video, QUESTION, **settings)
+
+
+def test_every_setting_of_ask_can_be_suggested() -> None:
+    parameters = inspect.signature(VideoLLM.ask).parameters.values()
+    named = tuple(one.name for one in parameters if one.kind is one.KEYWORD_ONLY)
+    assert named == ASK_ARGUMENTS
 
 
 def test_more_frames_than_there_are_gives_each_once(vlm: VideoLLM, video: Video) -> None:
