@@ -11,12 +11,13 @@ from rich.console import Console
 
 from streamprune.embedded.evaluate.damage import h264, jpeg
 from streamprune.embedded.evaluate.intervals import Share, share
+from streamprune.embedded.evaluate.memory import AT_FRAME, SHOWN_FRAMES, recalled
 from streamprune.embedded.evaluate.oracle import OBJECT_SHARE, oracle
 from streamprune.embedded.evaluate.report import measure
 from streamprune.embedded.evaluate.scoring import load
 from streamprune.embedded.evaluate.tables import show
 from streamprune.embedded.train.architecture import PoolingHead, build_model, save_folder
-from streamprune.embedded.world import clip
+from streamprune.embedded.world import clip, stream
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ def test_files_change_pixels_but_not_the_picture() -> None:
         assert damaged.shape == frames.shape
         error = float(abs(damaged.astype(int) - frames).mean())
         assert 0.3 < error < 12
-        assert np.corrcoef(damaged.ravel(), frames.ravel())[0, 1] > 0.9
+        assert np.corrcoef(damaged.ravel(), frames.ravel())[0, 1] > 0.8
     assert (
         abs(h264(frames, 40).astype(int) - frames).mean() > abs(h264(frames, 18).astype(int) - frames).mean()
     )
@@ -77,3 +78,13 @@ def test_a_report_has_every_table_and_an_untrained_model_knows_nothing(tmp_path:
     with (tmp_path / "tables.txt").open("w", encoding="utf-8") as file:
         show(report, Console(width=120, file=file))
     assert "fastvid" in (tmp_path / "tables.txt").read_text(encoding="utf-8")
+
+
+def test_recalled_frames_hold_the_evidence_and_the_last_frames() -> None:
+    for question in stream(3).questions(AT_FRAME):
+        frames = recalled(question, 1)
+        assert frames == sorted(set(frames))
+        assert len(frames) == SHOWN_FRAMES
+        assert frames[-8:] == list(range(AT_FRAME - 8, AT_FRAME))
+        if question.group == "needle":
+            assert all(set(range(*span)) <= set(frames) for span in question.evidence)

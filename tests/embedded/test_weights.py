@@ -19,7 +19,6 @@ from streamprune.embedded.evaluate.scoring import (
     generated,
     load,
     look,
-    random_recall,
     reduced_marks,
     salient_recall,
 )
@@ -94,8 +93,8 @@ def test_good_tokens_beat_random_ones(examinee: Examinee, seen: list[Seen]) -> N
 
 
 def test_saliency_finds_brief_objects(seen: list[Seen]) -> None:
-    head = np.mean([hit for s in seen for hit in salient_recall(s, 4)[1]])
-    chance = np.mean([hit for s in seen for hit in random_recall(s, 4)[1]])
+    head = np.mean([hit for s in seen for hit in salient_recall(s, 4, "saliency")[1]])
+    chance = np.mean([hit for s in seen for hit in salient_recall(s, 4, "random")[1]])
     assert head >= chance + 0.3
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from streamprune.embedded.evaluate.damage import h264, jpeg
 from streamprune.embedded.evaluate.intervals import share
+from streamprune.embedded.evaluate.memory import memory_table
 from streamprune.embedded.evaluate.scoring import (
     CELLS,
     Examinee,
@@ -21,8 +22,8 @@ from streamprune.embedded.evaluate.scoring import (
     full_marks,
     generated,
     look,
-    random_recall,
     reduced_marks,
+    salient_marks,
     salient_recall,
 )
 from streamprune.embedded.world import GROUPS, Clip, clip
@@ -90,15 +91,16 @@ def _retention(
     return table
 
 
-def _saliency(seen: Sequence[Seen]) -> dict[str, Any]:
-    """Share of objects (brief ones apart) that a frame's most salient tokens touch, beside chance."""
+def _saliency(examinee: Examinee, seen: Sequence[Seen]) -> dict[str, Any]:
+    """Objects (brief ones apart) that a frame's most salient tokens touch, and answers from them alone."""
     table: dict[str, Any] = {}
     for top in (2, round(0.1 * CELLS)):
-        for name, recall in (("head", salient_recall), ("random", random_recall)):
-            found = [recall(s, top) for s in seen]
-            table[f"{name}_top{top}"] = {
+        for by in ("saliency", "random"):
+            found = [salient_recall(s, top, by) for s in seen]
+            table[f"{by}_top{top}"] = {
                 "all_objects": share(x for every, _ in found for x in every).entry(),
                 "brief_objects": share(x for _, brief in found for x in brief).entry(),
+                "answers": share(x for s in seen for x in salient_marks(examinee, s, top, by)).entry(),
             }
     return table
 
@@ -133,10 +135,11 @@ def measure(
         "by_type": {name: share(found).entry() for name, found in sorted(by_type(clips, outcomes).items())},
         "blind": _groups(clips, [blind_marks(examinee, s) for s in seen]),
         "retention": _retention(examinee, seen, full["accuracy"], methods, track),
-        "saliency": _saliency(seen),
+        "saliency": _saliency(examinee, seen),
         "training_wordings": _short(examinee, exam(questions // 4, frames, "train")),
         "damage": _damaged(examinee, some),
         "other_lengths": {str(n): _short(examinee, exam(questions // 4, n)) for n in (4, 8, 24, 32)},
+        "memory": memory_table(examinee, questions // 10),
         "generate": _agreement(examinee, clips[:5], outcomes[:5]),
     }
     report["cpu_minutes"] = round((time.process_time() - began) / 60, 2)

@@ -96,23 +96,30 @@ def reduced_marks(examinee: Examinee, seen: Seen, method: str, keep_ratio: float
     return marks(examinee, seen, kept, reduction.features), len(kept)
 
 
-def salient_recall(seen: Seen, top: int) -> tuple[list[bool], list[bool]]:
-    """Whether the ``top`` most salient tokens of its frames touch each object; and the brief ones alone."""
+def best_cells(seen: Seen, top: int, by: str) -> NDArray[np.int64]:
+    """The ``top`` cells of every frame, (frames, top), by the head's ``saliency`` or at ``random``."""
     scores = seen.saliency.reshape(-1, CELLS).numpy()
-    best = np.argsort(-scores, axis=1)[:, :top]
-    return _recall(seen.clip, best)
+    if by == "random":
+        scores = np.random.default_rng(seen.clip.seed).random(scores.shape)
+    return np.argsort(-scores, axis=1, kind="stable")[:, :top]
 
 
-def random_recall(seen: Seen, top: int) -> tuple[list[bool], list[bool]]:
-    """The same with ``top`` tokens drawn at random in every frame."""
-    luck = np.random.default_rng(seen.clip.seed).random((seen.clip.num_frames, CELLS))
-    return _recall(seen.clip, np.argsort(luck, axis=1)[:, :top])
+def salient_marks(examinee: Examinee, seen: Seen, top: int, by: str) -> list[bool]:
+    """Marks from the ``top`` tokens of every frame alone."""
+    index = np.sort(
+        (best_cells(seen, top, by) + np.arange(seen.clip.num_frames)[:, None] * CELLS).reshape(-1)
+    )
+    return marks(examinee, seen, index, seen.tokens.flatten(0, 2)[torch.from_numpy(index)])
 
 
-def _recall(clip: Clip, best: NDArray[np.int64]) -> tuple[list[bool], list[bool]]:
-    """An object counts as touched by a token that covers at least half of what its best token covers."""
+def salient_recall(seen: Seen, top: int, by: str) -> tuple[list[bool], list[bool]]:
+    """Whether the ``top`` tokens of its frames touch each object; and the brief ones alone.
+
+    A token touches an object if it covers at least half of what the object's best token covers.
+    """
+    best = best_cells(seen, top, by)
     every, brief = [], []
-    for thing, coverage in zip(clip.script.things, clip.coverage, strict=True):
+    for thing, coverage in zip(seen.clip.script.things, seen.clip.coverage, strict=True):
         flat = coverage.reshape(-1, CELLS)
         hit = bool(np.take_along_axis(flat, best, axis=1).max() >= 0.5 * flat.max())
         every.append(hit)

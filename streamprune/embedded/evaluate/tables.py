@@ -46,6 +46,7 @@ def show(report: dict[str, Any], console: Console) -> None:
     console.print(kept)
     other = _table("Other conditions", "condition", "right", "95 %", "n")
     conditions = {f"{n} frames": e for n, e in report["other_lengths"].items()}
+    conditions |= {f"stream, gaps of at most {gap}": e for gap, e in report["memory"].items()}
     for name, entry in {
         **report["damage"],
         **conditions,
@@ -53,13 +54,12 @@ def show(report: dict[str, Any], console: Console) -> None:
     }.items():
         other.add_row(name, *_interval(entry))
     console.print(other)
+    columns = ("all_objects", "brief_objects", "answers")
     salient = _table(
-        "Objects touched by the most salient tokens of a frame", "choice", "all objects", "brief objects"
+        "The most salient tokens of a frame: objects touched, answers from them", "choice", *columns
     )
     for name, entry in report["saliency"].items():
-        salient.add_row(
-            name, f"{entry['all_objects']['accuracy']:.3f}", f"{entry['brief_objects']['accuracy']:.3f}"
-        )
+        salient.add_row(name, *(f"{entry[column]['accuracy']:.3f}" for column in columns))
     console.print(salient)
     agree = report["generate"]
     console.print(f"generate() agrees on {agree['same_verdict']} of {agree['questions']} questions; ", end="")

@@ -18,7 +18,7 @@ from streamprune.embedded.train.samples import Diet, Sample, draw, plain
 from streamprune.embedded.train.tower import object_labels, patch_features, pixels, project
 from streamprune.embedded.world.draw import COLOR_NAMES, KINDS
 
-_DENSE_WEIGHT = 0.1
+_DENSE_WEIGHT = 0.2
 _OBJECTS_WEIGHT = 0.02
 _CONTEXT_WEIGHT = 0.5
 _RENUMBER_SHARE = 0.05

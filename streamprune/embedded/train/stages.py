@@ -97,7 +97,14 @@ def _clips(
 
 
 _MOVING = {"motion": 2.5, "where_main": 2.0, "describe": 2.0}
-_LONG = {"motion": 1.5, "where_main": 1.3, "describe": 1.5, "count": 1.2}
+_LONG = {
+    "describe": 2.0,
+    "scene": 1.8,
+    "before_needle": 1.8,
+    "where_needle": 1.3,
+    "where_main": 1.2,
+    "count": 1.2,
+}
 
 
 def curriculum() -> list[Stage]:
@@ -115,9 +122,9 @@ def curriculum() -> list[Stage]:
     return [
         Stage("tower", 1700, 48, 2e-3, 1e-4, _tower_part, _tower_loss, _tower_probe, hold=0.7),
         _clips("1 frame", 320, 60, (2e-3, 1e-3), [(1.0, Diet(1))]),
-        _clips("2 frames", 280, 44, (1.2e-3, 6e-4), [(1.0, two)], tower_every=1),
+        _clips("2 frames", 400, 44, (1.2e-3, 6e-4), [(1.0, two)], tower_every=1),
         _clips("4 frames", 200, 32, (1.2e-3, 6e-4), [(1.0, four)], tower_every=1),
         _clips("8 frames", 220, 24, (1.5e-3, 1e-3), [(1.0, eight)]),
-        _clips("16 frames", 450, 16, (1.5e-3, 6e-4), mixed),
+        _clips("16 frames", 700, 16, (1.5e-3, 6e-4), mixed),
         _clips("16 frames, whole model", 1300, 16, (1.5e-3, 2e-5), mixed, tower_every=4, hold=0.45),
     ]
