@@ -99,8 +99,9 @@ def test_options_are_checked(
 
 
 def test_numpy_numbers_are_numbers() -> None:
-    assert Uniform(num_frames=np.int64(5)).times(TEN) == Uniform(num_frames=5).times(TEN)
+    five: Any = np.int64(5)
     times: Any = np.array([1.0, 2.0])
+    assert Uniform(num_frames=five).times(TEN) == Uniform(num_frames=5).times(TEN)
     assert Timestamps(times_seconds=times) == Timestamps(times_seconds=[1.0, 2.0])
 
 
