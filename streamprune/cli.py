@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 from typer.core import TyperGroup
 
+from streamprune import __version__
 from streamprune.errors import StorageError, StreampruneError, UsageError
 
 if TYPE_CHECKING:
@@ -65,8 +66,18 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"streamprune {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     """Ask videos at a fraction of the tokens."""
     # what the readers log reaches the user once, as a warning beside the answer
     logging.getLogger("streamprune").addHandler(_UNHEARD)

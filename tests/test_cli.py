@@ -17,6 +17,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import streamprune
 from streamprune.__main__ import main
 from streamprune.cli import app
 from streamprune.registry import list_methods
@@ -75,6 +76,10 @@ def test_recipe_file(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     stats = json.loads(result.stdout)["answers"][0]["answers"][0]["stats"]
     assert (stats["frames"], stats["tokens_kept"]) == (4, 12)
+
+
+def test_version() -> None:
+    assert run("--version").output == f"streamprune {streamprune.__version__}\n"
 
 
 def test_methods_lists_the_registry() -> None:

@@ -28,3 +28,8 @@ def test_linked_files_exist() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8")):
         if not target.startswith("http"):
             assert (README.parent / target).exists(), target
+
+
+def test_the_short_demo_is_as_short_as_told() -> None:
+    assert "in under 40 lines of Python" in README.read_text(encoding="utf-8")
+    assert len((README.parent / "demos" / "long_video_qa.py").read_text(encoding="utf-8").splitlines()) < 40
