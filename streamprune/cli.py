@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 from typer.core import TyperGroup
 
-from streamprune import __version__
+import streamprune
 from streamprune.errors import StorageError, StreampruneError, UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"streamprune {__version__}")
+        print(f"streamprune {streamprune.__version__}")
         raise typer.Exit
 
 
