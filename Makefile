@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint format types clean
+.PHONY: setup demo test lint bench format types clean
 
 setup: $(STAMP)
 
@@ -24,6 +24,11 @@ lint: $(STAMP) types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# reducers in units of one copy of their input, and the readers beside decord and OpenCV (about three minutes)
+bench: $(STAMP)
+	$(BIN)/python -m streamprune.metrics.units random stride pool fastvid --keep-ratio 0.1 --scenes 8 32
+	$(BIN)/python demos/reader_benchmark.py --rounds 3
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
