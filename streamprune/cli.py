@@ -11,6 +11,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -128,7 +129,9 @@ def ask(
     backend: Annotated[str, typer.Option(help="pyav, opencv, decord or torchcodec.")] = "pyav",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
-    compare: Annotated[str | None, typer.Option(help="Also answer with this recipe, side by side.")] = None,
+    compare: Annotated[
+        str | None, typer.Option(help="Also answer with this recipe, at the same budget.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Ask a video, and see what the answer cost."""
@@ -137,7 +140,7 @@ def ask(
 
     chosen = read_recipe(recipe, keep_ratio, keep_tokens)
     FrameRequest(chosen, num_frames, fps, start_seconds, end_seconds)
-    recipes = [chosen] if compare is None else [read_recipe(compare), chosen]
+    recipes = [chosen] if compare is None else [_at_same_budget(read_recipe(compare), chosen), chosen]
     requests = [AnswerRequest(tuple(questions), one, {}, max_new_tokens, positions) for one in recipes]
 
     # the video is opened first: a misspelt path should not wait for a model to load
@@ -162,6 +165,13 @@ def ask(
         print(json.dumps(_json(video, model, questions, recipes, answers), indent=2))
     else:
         _show(questions, recipes, answers)
+
+
+def _at_same_budget(other: Recipe, chosen: Recipe) -> Recipe:
+    """``other`` with the budget of ``chosen``, unless it says its own or keeps everything by nature."""
+    if other.name == "none" or not other.budget.keeps_all:
+        return other
+    return replace(other, budget=chosen.budget)
 
 
 def _needs(requests: list[AnswerRequest]) -> list[str]:

@@ -67,6 +67,14 @@ def test_json_compare_counts_what_both_recipes_kept() -> None:
     assert kept["stats"]["kv_bytes"] < full["stats"]["kv_bytes"]
 
 
+def test_compare_is_fair_at_the_same_budget() -> None:
+    settings = "--recipe stride --keep-tokens 20 --compare random --num-frames 4 --json"
+    result = run("ask", CLIP, ASKED[0]["question"], *settings.split())
+    assert result.exit_code == 0, result.output
+    kept = [row["stats"]["tokens_kept"] for row in json.loads(result.stdout)["answers"][0]["answers"]]
+    assert kept == [20, 20]
+
+
 def test_recipe_file(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.toml"
     recipe.write_text(
