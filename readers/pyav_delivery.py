@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.stream import VideoStream
 
+# At most so many pictures in a row wait for a later one they are built on: what a decoder can hold.
+MAX_BIPREDICTED = 16
+
+
+class DamageMetError(Exception):
+    """A decoder that is to stop at damage met some; never leaves the readers."""
+
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
@@ -32,16 +39,29 @@ class Decoded:
         """Its time stamp."""
         return self.picture.pts
 
+    @property
+    def is_bipredicted(self) -> bool:
+        """Whether it may be built on a picture that is shown later."""
+        from av.video.frame import PictureType
+
+        return int(self.picture.pict_type) == PictureType.B
+
 
 class Decoder:
     """Decodes the packets of a reader and goes on after damage.
 
     Decoders hide most damage: they fill holes from other pictures and say nothing. So from a damaged packet
     on, every picture counts as corrupt until the next keyframe.
+
+    Args:
+        reader: where packets and codec come from.
+        report: counts the packets that fail.
+        stop_at_damage: raise `DamageMetError` at the first sign of damage, and count nothing.
     """
 
-    def __init__(self, reader: PacketReader, report: ReadReport) -> None:
+    def __init__(self, reader: PacketReader, report: ReadReport, *, stop_at_damage: bool = False) -> None:
         self._reader = reader
+        self._stop_at_damage = stop_at_damage
         self._report = report
         self._suspect_since: int | None = None  # time stamp of the damaged packet
 
@@ -56,6 +76,8 @@ class Decoder:
             return []
         except av.error.FFmpegError:
             damaged, pictures = True, []
+        if self._stop_at_damage and (damaged or any(picture.is_corrupt for picture in pictures)):
+            raise DamageMetError
         if damaged and packet is not None:
             self._report.note("packet_errors", packet.pts)
             self._suspect_since = packet.pts if packet.pts is not None else 2**62

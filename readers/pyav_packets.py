@@ -81,12 +81,12 @@ class PacketReader:
     def __init__(self, path: Path, clock: Clock | None, num_threads: int) -> None:
         self.path = path
         self.clock = clock
-        self._num_threads = num_threads
+        self.num_threads = num_threads
         self._held: list[Packet[VideoStream]] = []
         self._open()
 
     def _open(self) -> None:
-        self.container, self.stream = open_container(self.path, self._num_threads)
+        self.container, self.stream = open_container(self.path, self.num_threads)
         self.codec = self.stream.codec_context
         self._demuxed = self._demux()
 
@@ -100,6 +100,8 @@ class PacketReader:
                     failures = 0
                     if packet.size > 0:  # the last one is empty and asks to drain the decoder
                         yield packet
+                return
+            except IndexError:  # damage made up another stream, which PyAV cannot drain at the end
                 return
             except av.error.FFmpegError:
                 failures += 1
@@ -144,9 +146,10 @@ class PacketReader:
         self.restart()
         return 0.0
 
-    def restart(self) -> None:
-        """Go back to the start of the file, which works for every container."""
+    def restart(self, num_threads: int | None = None) -> None:
+        """Go back to the start of the file, which works for every container; change the decoder threads."""
         self.close()
+        self.num_threads = num_threads or self.num_threads
         self._held.clear()
         self._open()
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import chain, groupby, pairwise
 from threading import Event, Thread
 
+from streamprune.errors import SourceFormatError
 from streamprune.readers.base import Frame
 from streamprune.readers.options import ReadOptions
+from streamprune.readers.pyav_delivery import DamageMetError
 from streamprune.readers.pyav_probe import VideoFacts
 from streamprune.readers.pyav_targets import BLIND_SEEK_SECONDS, TargetReader
 from streamprune.readers.report import ReadReport
@@ -30,11 +32,30 @@ RUNS_PER_WORKER = 4
 def fetch(
     facts: VideoFacts, options: ReadOptions, times_seconds: list[float], report: ReadReport
 ) -> dict[float, Frame]:
-    """Return the frame shown at each of the ascending times, decoding in parallel where it pays."""
+    """Return the frame shown at each of the ascending times, decoding in parallel where it pays.
+
+    What decoders make of damage depends on their threads, so a damaged part is read again by one alone.
+    """
+    if options.num_threads > 1:
+        trial = ReadReport()
+        with suppress(DamageMetError, SourceFormatError):
+            frames = _fetch_with_threads(facts, options, times_seconds, trial)
+            if not trial.damaged:
+                report.merge(trial)
+                return frames
+    with closing(TargetReader(facts, options, report, 1, Event())) as reader:
+        return reader.fetch(times_seconds)
+
+
+def _fetch_with_threads(
+    facts: VideoFacts, options: ReadOptions, times_seconds: list[float], report: ReadReport
+) -> dict[float, Frame]:
+    """Fetch from an intact file; `DamageMetError` if it is not."""
     groups = split_into_groups(facts.keyframe_hints, times_seconds)
     num_workers = _num_workers(facts, options, groups)
     if num_workers == 1:
-        with closing(TargetReader(facts, options, report, options.num_threads, Event())) as reader:
+        threads = options.num_threads
+        with closing(TargetReader(facts, options, report, threads, Event(), stop_at_damage=True)) as reader:
             return reader.fetch(times_seconds)
     crew = _Crew(facts, options, merge_groups(groups, RUNS_PER_WORKER * num_workers))
     return crew.work(num_workers, report)
@@ -108,7 +129,9 @@ class _Crew:
 
     def _worker(self, report: ReadReport) -> None:
         try:
-            with closing(TargetReader(self._facts, self._options, report, 1, self._stop)) as reader:
+            with closing(
+                TargetReader(self._facts, self._options, report, 1, self._stop, stop_at_damage=True)
+            ) as reader:
                 while self._runs and not self._stop.is_set():
                     try:
                         run = self._runs.popleft()

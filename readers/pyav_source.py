@@ -8,10 +8,11 @@ from pathlib import Path
 
 from streamprune.readers.base import SAME_MOMENT_SECONDS, Frame
 from streamprune.readers.options import ReadOptions
-from streamprune.readers.pyav_delivery import Decoded, Decoder, Delivery
+from streamprune.readers.pyav_delivery import Decoded, Delivery
 from streamprune.readers.pyav_packets import PacketReader
 from streamprune.readers.pyav_parallel import fetch
 from streamprune.readers.pyav_probe import probe
+from streamprune.readers.pyav_replay import decode_from
 from streamprune.readers.report import ReadReport
 from streamprune.readers.source import Source
 from streamprune.readers.timeline import scan_times
@@ -30,10 +31,8 @@ class PyavSource(Source):
         facts = self._facts
         delivery = Delivery(facts, self._options, self.report)
         with PacketReader(facts.path, facts.clock, self._options.num_threads) as reader:
-            if start_seconds > 0 and facts.timed:
-                reader.seek_before(start_seconds)
             index, last_pts = 0, float("-inf")
-            for decoded in Decoder(reader, self.report).decode_all():
+            for decoded in decode_from(reader, self.report, start_seconds if facts.timed else 0.0):
                 pts = delivery.seconds(decoded)
                 if pts <= last_pts:  # damage upsets the order; a frame whose time has passed is lost
                     self.report.note("dropped_frames", decoded.pts)
@@ -67,7 +66,7 @@ class PyavSource(Source):
         waiting = list(times_seconds)
         held: tuple[Decoded, float] | None = None
         with PacketReader(facts.path, facts.clock, self._options.num_threads) as reader:
-            for decoded in Decoder(reader, self.report).decode_all():
+            for decoded in decode_from(reader, self.report, 0.0):
                 pts = delivery.seconds(decoded)
                 due = [time for time in waiting if held is not None and time + SAME_MOMENT_SECONDS < pts]
                 if held is not None and due:

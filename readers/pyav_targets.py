@@ -21,7 +21,7 @@ from threading import Event
 from streamprune.errors import SourceError
 from streamprune.readers.base import SAME_MOMENT_SECONDS, Frame
 from streamprune.readers.options import ReadOptions
-from streamprune.readers.pyav_delivery import Decoded, Decoder, Delivery
+from streamprune.readers.pyav_delivery import MAX_BIPREDICTED, Decoded, Decoder, Delivery
 from streamprune.readers.pyav_lookahead import Lookahead, Shown
 from streamprune.readers.pyav_packets import FIRST_RETREAT_SECONDS, PacketReader
 from streamprune.readers.pyav_probe import VideoFacts
@@ -46,17 +46,27 @@ class TargetReader:
         report: counters to add to; not shared with another thread.
         num_threads: decoder threads.
         stop: when set, `fetch` gives up with an error (the caller was interrupted).
+        stop_at_damage: `fetch` raises `DamageMetError` rather than go on after damage.
     """
 
     def __init__(
-        self, facts: VideoFacts, options: ReadOptions, report: ReadReport, num_threads: int, stop: Event
+        self,
+        facts: VideoFacts,
+        options: ReadOptions,
+        report: ReadReport,
+        num_threads: int,
+        stop: Event,
+        *,
+        stop_at_damage: bool = False,
     ) -> None:
         self._facts = facts
         self._report = report
         self._stop = stop
         self._delivery = Delivery(facts, options, report)
         self._reader = PacketReader(facts.path, facts.clock, num_threads)
-        self._decoder = Decoder(self._reader, report)
+        self._decoder = Decoder(self._reader, report, stop_at_damage=stop_at_damage)
+        # Threads may hand out a picture as intact before the damage it is built on shows.
+        self._must_settle = stop_at_damage and num_threads > 1
         self._skippable = self._reader.codec.codec.canonical_name in SKIPPABLE_CODECS
         self._futile_seeks = 0
         self._targets: Sequence[float] = ()
@@ -73,6 +83,7 @@ class TargetReader:
         self._awaited: set[int] = set()
         self._ready: dict[int, Frame] = {}
         self._newest_out = -(2**63)
+        self._num_unsettled = 0  # pictures out whose later one, on which they may be built, is not
         self._lost_place = False
         self._current: tuple[Shown, Frame] | None = None
 
@@ -169,6 +180,7 @@ class TargetReader:
 
     def _take(self, decoded: Decoded) -> None:
         """Keep a decoded frame if it is a wanted one; only those are converted."""
+        self._num_unsettled = self._num_unsettled + 1 if self._must_settle and decoded.is_bipredicted else 0
         if decoded.pts is None:
             return
         self._newest_out = max(self._newest_out, decoded.pts)
@@ -183,7 +195,9 @@ class TargetReader:
         pts = wanted.packet.pts
         if pts is None:
             return None
-        while pts in self._awaited and self._newest_out <= pts:
+        while (pts in self._awaited and self._newest_out <= pts) or (
+            0 < self._num_unsettled <= MAX_BIPREDICTED
+        ):
             shown = next(self._lookahead, None)
             if shown is None:
                 for decoded in self._decoder.decode(None):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from streamprune.errors import SourceFormatError
 from streamprune.readers import open_source
+from streamprune.readers.pyav_delivery import DamageMetError
 from streamprune.readers.report import ReadReport
-from tests.readers.media import Media, number_of
+from tests.readers.media import Media, flip_bytes, number_of
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +92,48 @@ def test_damaged_frames_can_be_dropped_or_refused(media: Media) -> None:
             pytest.raises(SourceFormatError, match=r"hole\.ts: the frame at .* is damaged"),
         ):
             _ = list(source) if use == "iterate" else source.sample([1.7])
+
+
+def outcome(path: Path, use: str, **options: Any) -> tuple[list[Any], list[str]]:
+    """All that reading a file gives: each frame's time, place, flag and pixels, and the report."""
+    with open_source(path, **options) as source:
+        if use == "sample":
+            frames = source.sample([0.5, 1.5, 2.5, 3.5])
+        elif use == "sample densely":
+            frames = source.sample(np.linspace(0, 4, 30).tolist())
+        else:
+            frames = list(source.read(1.3, 3.6) if use == "read a part" else source)
+        return [(f.pts_seconds, f.index, f.corrupt, f.image.tobytes()) for f in frames], source.report.lines()
+
+
+@pytest.mark.parametrize("use", ["sample", "sample densely", "read", "read a part"])
+@pytest.mark.parametrize("name", ["flipped.mp4", "zeroed.mp4", "hole.ts", "truncated.mp4"])
+def test_damage_looks_the_same_for_any_number_of_threads(name: str, use: str, media: Media) -> None:
+    alone = outcome(media(name), use, decode_threads=1)
+    assert alone[0]
+    assert alone[1]
+    for threads in (1, 2, 4, None) * 3:
+        assert outcome(media(name), use, decode_threads=threads) == alone
+
+
+def test_damaged_raw_streams_look_the_same_for_any_number_of_threads(media: Media, tmp_path: Path) -> None:
+    """Their packets carry no times, so what was read is repeated from the start."""
+    path = flip_bytes(media("raw.h264"), tmp_path / "flipped.h264", first=4000, count=10)
+    alone = outcome(path, "read", decode_threads=1)
+    assert any("could not be decoded" in line or "are damaged" in line for line in alone[1])
+    for threads in (2, 4, None) * 3:
+        assert outcome(path, "read", decode_threads=threads) == alone
+
+
+def test_intact_files_are_never_decoded_twice(media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
+    met: list[object] = []
+    monkeypatch.setattr(DamageMetError, "__init__", lambda error, *_: met.append(error))
+    for name in ("h264.mp4", "open_gop.mp4", "hevc.mp4", "h264.ts", "vp9.webm"):
+        for use in ("sample", "sample densely", "read", "read a part"):
+            assert outcome(media(name), use, decode_threads=2)[1] == []
+    assert met == []
+    outcome(media("flipped.mp4"), "read", decode_threads=2)
+    assert met, "damage must be met, or this test shows nothing"
 
 
 def test_a_change_of_size_inside_a_file_is_scaled_and_told(media: Media) -> None:
