@@ -36,7 +36,7 @@ class DecordProcess:
         self._timeout_seconds = timeout_seconds
         # A session of its own: Ctrl-C reaches the parent alone, which then ends the child.
         self._process = subprocess.Popen(
-            [*COMMAND, str(path.absolute()), str(num_threads)],
+            [*COMMAND, str(path.absolute()), str(num_threads), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
