@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from streamprune.errors import InvalidTypeError, InvalidValueError, SourceFormatError
+from streamprune.checks import check_count
+from streamprune.errors import SourceFormatError
 from streamprune.frames import FrameMethod
 from streamprune.models.base import EncodedFrames, VideoFamily
 from streamprune.models.devices import out_of_memory_explained
@@ -89,11 +90,7 @@ class Encoding:
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
-        batch: object = self.frames_per_batch
-        if isinstance(batch, bool) or not isinstance(batch, int):
-            raise InvalidTypeError(f"frames_per_batch must be an integer of at least 1, got {batch!r}")
-        if batch < 1:
-            raise InvalidValueError(f"frames_per_batch must be at least 1, got {batch}")
+        check_count("frames_per_batch", self.frames_per_batch)
 
     def report(self, stage: str, done: int, total: int) -> None:
         """Tell ``progress``, if anybody listens."""

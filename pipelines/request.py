@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from streamprune.checks import check_count
 from streamprune.errors import InvalidTypeError, InvalidValueError, RecipeError, UnknownNameError
 from streamprune.frames import Fps, FrameMethod, Uniform
 from streamprune.models.chat_template import check_question
@@ -92,12 +93,7 @@ class AnswerRequest:
         for question in self.questions:
             check_question(question)
         check_position_rule(self.positions)
-        if isinstance(self.max_new_tokens, bool) or not isinstance(self.max_new_tokens, int):
-            raise InvalidTypeError(
-                f"max_new_tokens must be an integer of at least 1, got {self.max_new_tokens!r}"
-            )
-        if self.max_new_tokens < 1:
-            raise InvalidValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        check_count("max_new_tokens", self.max_new_tokens)
 
     def method(self) -> Reducer:
         """The pre-LLM method with its budget; ``none`` when the recipe names none."""

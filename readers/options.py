@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import get_args
 
+from streamprune.checks import check_count
 from streamprune.errors import InvalidTypeError, InvalidValueError, SourceFormatError, UnknownNameError
 from streamprune.readers.base import CorruptPolicy, check_seconds
 from streamprune.readers.prefetch import DEFAULT_PREFETCH_BYTES
@@ -41,17 +42,17 @@ class ReadOptions:
     def __post_init__(self) -> None:
         if self.corrupt not in get_args(CorruptPolicy):
             raise UnknownNameError.among("corrupt policy", self.corrupt, get_args(CorruptPolicy))
-        _check_count("max_pixels", self.max_pixels, least=1)
-        _check_count("prefetch_bytes", self.prefetch_bytes, least=0)
+        check_count("max_pixels", self.max_pixels)
+        check_count("prefetch_bytes", self.prefetch_bytes, least=0)
         if check_seconds("timeout_seconds", self.timeout_seconds) == 0:
             raise InvalidValueError("timeout_seconds must be above 0, got 0")
         if self.decode_threads is not None:
-            _check_count("decode_threads", self.decode_threads, least=1)
+            check_count("decode_threads", self.decode_threads)
         if self.resize is not None:
             if not isinstance(self.resize, (tuple, list)) or len(self.resize) != 2:
                 raise InvalidTypeError(f"resize must be (rows, cols) or None, got {self.resize!r}")
             for size in self.resize:
-                _check_count("resize (rows, cols)", size, least=1)
+                check_count("resize (rows, cols)", size)
             self.check_pixels("resize", *self.resize)
 
     @property
@@ -75,10 +76,3 @@ class ReadOptions:
                 f"{name}: {rows} x {cols} pixels are more than max_pixels={self.max_pixels:,}; "
                 "shrink it first, or raise max_pixels"
             )
-
-
-def _check_count(name: str, value: object, *, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidTypeError(f"{name} must be an integer of {least} or more, got {value!r}")
-    if value < least:
-        raise InvalidValueError(f"{name} must be {least} or more, got {value}")

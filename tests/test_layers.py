@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # from the bottom up; a module may import what stands above it in this list, and its own noun
 LAYERS: list[tuple[str, ...]] = [
     ("errors",),
-    ("reduction",),
+    ("checks", "reduction"),
     ("tokens", "embedded.world"),
     ("readers",),
     ("budget", "ops"),

@@ -10,7 +10,8 @@ from typing import ClassVar, Literal, get_args
 import torch
 
 from streamprune.budget import share_of, split_evenly
-from streamprune.errors import InvalidTypeError, InvalidValueError, UnknownNameError
+from streamprune.checks import check_count, check_number
+from streamprune.errors import InvalidValueError, UnknownNameError
 from streamprune.ops.density import density_peaks
 from streamprune.ops.merging import Entries, blend_into_anchors
 from streamprune.ops.segments import cut_transitions
@@ -103,14 +104,15 @@ class FastVID(PreLLMMethod):
             if getattr(self, name) not in choices:
                 raise UnknownNameError.among(f"{name} of fastvid", getattr(self, name), choices)
         for name in ("num_segments", "anchor_interval", "neighbors"):
-            _check_count(name, getattr(self, name))
+            check_count(name, getattr(self, name))
         for name, low in (
             ("similarity_threshold", -1.0),
             ("ignore_threshold", -1.0),
             ("context_ratio", 0.0),
             ("merge_weight_floor", 0.0),
         ):
-            _check_number(name, getattr(self, name), low, optional=name.endswith("threshold"))
+            if getattr(self, name) is not None or not name.endswith("threshold"):
+                check_number(name, getattr(self, name), low, 1)
         if self.ignore_threshold is not None and self.form != "qwen2_5_vl":
             raise InvalidValueError("ignore_threshold belongs to form='qwen2_5_vl' only; leave it out")
 
@@ -283,19 +285,3 @@ def _join(
     before = most_similar(features[:frame].flatten(0, 1), targets)
     after = most_similar(features[frame + 1 :].flatten(0, 1), targets)
     return torch.cat([before, own, after])
-
-
-def _check_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidTypeError(f"{name} must be an integer of at least 1, got {value!r}")
-    if value < 1:
-        raise InvalidValueError(f"{name} must be an integer of at least 1, got {value!r}")
-
-
-def _check_number(name: str, value: object, low: float, *, optional: bool) -> None:
-    if value is None and optional:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidTypeError(f"{name} must be a number in [{low:g}, 1], got {value!r}")
-    if not low <= value <= 1:
-        raise InvalidValueError(f"{name} must be in [{low:g}, 1], got {value!r}")
