@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from streamprune.budget import Budget
 from streamprune.errors import InvalidTypeError, InvalidValueError
+from streamprune.pre_llm.base import PreLLMMethod
 from streamprune.registry import build_method
 from streamprune.tokens import Reduction, VisualTokens
 
@@ -95,8 +96,7 @@ def run_reducer(method: Reducer, tokens: VisualTokens) -> Reduction:
         bad = int((~torch.isfinite(tokens.features)).any(-1).sum())
         if bad:
             raise InvalidValueError(f"features must be finite; {bad} of {len(tokens)} tokens hold NaN or inf")
-    budget = getattr(method, "budget", None)
-    if isinstance(budget, Budget) and budget.tokens(len(tokens)) == len(tokens):
+    if _keeps_everything(method, tokens):
         return Reduction.identity(tokens)
     reduction = method.reduce(tokens)
     if not isinstance(reduction, Reduction):
@@ -105,3 +105,10 @@ def run_reducer(method: Reducer, tokens: VisualTokens) -> Reduction:
             f"got {type(reduction).__name__}"
         )
     return reduction
+
+
+def _keeps_everything(method: Reducer, tokens: VisualTokens) -> bool:
+    if isinstance(method, PreLLMMethod):
+        return method.keeps_everything(tokens.grid)
+    budget = getattr(method, "budget", None)
+    return isinstance(budget, Budget) and budget.tokens(len(tokens)) == len(tokens)

@@ -1,96 +1,31 @@
-"""Every method, one line each: stage, name, where its class lives, and what the table in the README says.
+"""Looking methods up by name, and adding one's own at run time with :func:`register_method`.
 
-Rows hold import strings, so listing methods and answering a misspelt name loads no torch.
-Users add their own at run time with :func:`register_method`.
+The built-in ones are the lines of :mod:`streamprune.catalog`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
+from streamprune.catalog import ROWS, STAGES, MethodInfo, Stage
 from streamprune.errors import InvalidTypeError, InvalidValueError, UnknownNameError
 
-Stage = Literal["frames", "encoder", "pre_llm", "in_llm", "kv", "memory"]
-STAGES: tuple[Stage, ...] = get_args(Stage)
+__all__ = [
+    "STAGES",
+    "MethodInfo",
+    "Stage",
+    "build_method",
+    "check_stage",
+    "get_method",
+    "list_methods",
+    "register_method",
+    "unregister_method",
+]
 
-
-@dataclass(frozen=True)
-class MethodInfo:
-    """One row of the registry.
-
-    Attributes:
-        name: what users type.
-        stage: where in the pipeline it works.
-        needs: names of the signals it reads.
-        causal: usable on a live stream.
-        training_free: works without training anything.
-        source: where the method was published, or "baseline".
-        summary: one line for the table.
-        target: ``module:Class``, or the class itself for methods registered at run time.
-        may_repeat: the released method can keep the same token twice.
-    """
-
-    name: str
-    stage: Stage
-    needs: tuple[str, ...]
-    causal: bool
-    training_free: bool
-    source: str
-    summary: str
-    target: str | type = dataclasses.field(repr=False)
-    may_repeat: bool = False
-
-    def load(self) -> type:
-        """Import and return the method's class."""
-        if isinstance(self.target, type):
-            return self.target
-        module, _, name = self.target.partition(":")
-        loaded: type = getattr(importlib.import_module(module), name)
-        return loaded
-
-
-def _row(
-    stage: Stage,
-    name: str,
-    target: str,
-    *,
-    source: str,
-    summary: str,
-    needs: tuple[str, ...] = (),
-    causal: bool = False,
-    may_repeat: bool = False,
-) -> MethodInfo:
-    return MethodInfo(name, stage, needs, causal, True, source, summary, f"streamprune.{target}", may_repeat)
-
-
-_ROWS = (
-    _row("frames", "uniform", "frames.uniform:Uniform", source="baseline",
-         summary="frames evenly spread over the clip"),
-    _row("frames", "fps", "frames.fps:Fps", source="baseline", causal=True,
-         summary="so many frames per second"),
-    _row("frames", "keyframes", "frames.keyframes:Keyframes", source="baseline", causal=True,
-         summary="the codec's own keyframes"),
-    _row("frames", "timestamps", "frames.timestamps:Timestamps", source="baseline", causal=True,
-         summary="frames shown at the given seconds"),
-    _row("pre_llm", "none", "pre_llm.none:KeepAll", source="baseline", causal=True,
-         summary="keeps every token"),
-    _row("pre_llm", "random", "pre_llm.random:RandomTokens", source="baseline",
-         summary="seeded uniform choice of tokens"),
-    _row("pre_llm", "stride", "pre_llm.stride:Stride", source="baseline",
-         summary="every n-th token of the flattened video"),
-    _row("pre_llm", "pool", "pre_llm.pool:Pool", source="baseline", causal=True,
-         summary="average over blocks of each frame's grid"),
-    _row("pre_llm", "fastvid", "pre_llm.fastvid:FastVID", source="arXiv 2503.11187",
-         needs=("saliency", "frame_features"),
-         summary="dynamic segments, salient tokens, density-based merging"),
-)  # fmt: skip
-
-_methods: dict[tuple[Stage, str], MethodInfo] = {(row.stage, row.name): row for row in _ROWS}
+_methods: dict[tuple[Stage, str], MethodInfo] = {(row.stage, row.name): row for row in ROWS}
 
 
 def list_methods(stage: Stage | None = None) -> list[MethodInfo]:

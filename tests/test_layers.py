@@ -15,6 +15,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("readers",),
     ("budget", "ops"),
     ("frames", "encoder", "pre_llm", "in_llm", "kv"),
+    ("catalog",),
     ("registry",),
     ("recipe", "reduce"),
     ("cache",),

@@ -1,7 +1,7 @@
 """What a pre-LLM method is: options, a count that needs no content, and one decision.
 
-To add one: a file in this folder with a frozen keyword-only dataclass, a line in ``streamprune/registry.py``,
-a row in ``tests/contract/table.py`` (and one in ``tests/goldens`` when released code was recorded).
+To add one: a file in this folder with a frozen keyword-only dataclass, a line in ``streamprune/catalog.py``,
+a row in a file of ``tests/contract/rows`` (and one in ``tests/goldens`` when released code was recorded).
 """
 
 from __future__ import annotations
@@ -34,9 +34,16 @@ class PreLLMMethod(ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     causal: ClassVar[bool] = False
 
+    def keeps_everything(self, grid: VideoGrid) -> bool:
+        """Whether all tokens of ``grid`` stay, so that :meth:`reduce` need not be asked.
+
+        A method that may be given a threshold in place of a budget overrides this.
+        """
+        return self.budget.tokens(grid.tokens) == grid.tokens
+
     def count(self, grid: VideoGrid) -> int | None:
         """Tokens that survive on ``grid``, or None when that depends on the content."""
-        if self.budget.tokens(grid.tokens) == grid.tokens:
+        if self.keeps_everything(grid):
             return grid.tokens
         return self.count_reduced(grid)
 
@@ -46,4 +53,4 @@ class PreLLMMethod(ABC):
 
     @abstractmethod
     def reduce(self, tokens: VisualTokens) -> Reduction:
-        """Decide what stays of ``tokens``. Called only when the budget does not keep everything."""
+        """Decide what stays of ``tokens``. Called only when not everything stays."""

@@ -27,7 +27,7 @@ RECORDED = HERE / "recorded"
 def test_recorded(case: Case) -> None:
     replay = ADAPTERS.get(case.folder)
     if replay is None:
-        said = f"goldens not covered: no adapter for {case.folder!r} in tests/goldens/adapters.py"
+        said = f"goldens not covered: no adapter for {case.folder!r} in tests/goldens/adapters"
         if case.path.is_relative_to(RECORDED):
             pytest.fail(said)
         pytest.skip(said)

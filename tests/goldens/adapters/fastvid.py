@@ -1,4 +1,4 @@
-"""How each folder of recorded cases is replayed: one row per folder."""
+"""Replays recorded cases of FastVID."""
 
 from __future__ import annotations
 

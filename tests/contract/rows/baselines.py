@@ -1,0 +1,23 @@
+"""The baselines, and FastVID in its forms."""
+
+from __future__ import annotations
+
+from tests.contract.row import Row
+
+ROWS = (
+    Row("none", floor="all"),
+    Row("random"),
+    Row("random", {"seed": 7}),
+    Row("stride"),
+    Row("pool", merges=True, floor="frame"),
+    Row("fastvid", merges=True, counts=False, floor="frame"),
+    Row("fastvid", {"form": "llava_video"}, merges=True, floor="frame"),
+    Row("fastvid", {"form": "qwen2_5_vl"}, merges=True, counts=False, floor="frame"),
+    Row(
+        "fastvid",
+        {"anchor_in_mean": False, "anchors_from": "first"},
+        merges=True,
+        counts=False,
+        floor="frame",
+    ),
+)

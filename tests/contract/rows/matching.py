@@ -1,0 +1,7 @@
+"""Methods that merge pairs of tokens or cluster tokens."""
+
+from __future__ import annotations
+
+from tests.contract.row import Row
+
+ROWS: tuple[Row, ...] = ()

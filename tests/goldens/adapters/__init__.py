@@ -1,0 +1,25 @@
+"""How each folder of recorded cases is replayed: one row per folder, one file per family of methods."""
+
+from __future__ import annotations
+
+from tests.goldens.adapters import (
+    attention,
+    attention_more,
+    diversity,
+    encoder_stage,
+    fastvid,
+    matching,
+    segments,
+    temporal,
+)
+
+ADAPTERS = {
+    **fastvid.ADAPTERS,
+    **attention.ADAPTERS,
+    **attention_more.ADAPTERS,
+    **diversity.ADAPTERS,
+    **encoder_stage.ADAPTERS,
+    **matching.ADAPTERS,
+    **segments.ADAPTERS,
+    **temporal.ADAPTERS,
+}
