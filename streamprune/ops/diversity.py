@@ -1,0 +1,47 @@
+"""Greedy picks that differ from each other, one set or a batch of sets at a time."""
+
+from __future__ import annotations
+
+import torch
+
+
+def most_isolated(distances: torch.Tensor) -> torch.Tensor:
+    """(...,) int64: the column of each (..., n, n) matrix that is farthest from its nearest other token.
+
+    The smallest entry of a column is taken for the token's distance to itself, so the second smallest counts.
+    """
+    two = min(2, distances.shape[-2])
+    nearest_other = distances.topk(two, dim=-2, largest=False, sorted=True).values[..., -1, :]
+    return nearest_other.argmax(-1)
+
+
+def greedy_max_min(
+    distances: torch.Tensor, count: int, *, first: torch.Tensor | None = None, pick_again: bool = False
+) -> torch.Tensor:
+    """Pick again and again the token whose nearest pick is farthest away (farthest-point sampling).
+
+    A running minimum per token is kept, so a pick costs one row of ``distances``.
+
+    Args:
+        distances: (batch, n, n) or (n, n); ``distances[..., i, j]`` is how far candidate ``j`` is from pick
+            ``i``. Need not be symmetric: scale the columns to prefer some candidates over others.
+        count: how many to pick; more than ``n`` means all.
+        first: (batch,) or () int64 first picks; None = :func:`most_isolated`.
+        pick_again: leave picked tokens among the candidates, as code does that relies on their distance of
+            about 0 (with negative distances a token is then picked twice).
+
+    Returns:
+        (batch, count) or (count,) int64 in the order picked; of equally far tokens the lower index.
+    """
+    stacked = distances.reshape(-1, *distances.shape[-2:])
+    batch = torch.arange(stacked.shape[0], device=stacked.device)
+    pick = most_isolated(stacked) if first is None else first.reshape(-1)
+    picks = [pick]
+    nearest = stacked[batch, pick]
+    for _ in range(min(count, stacked.shape[-1]) - 1):
+        if not pick_again:
+            nearest[batch, pick] = -float("inf")
+        pick = nearest.argmax(-1)
+        picks.append(pick)
+        nearest = torch.minimum(nearest, stacked[batch, pick])
+    return torch.stack(picks, -1).reshape(*distances.shape[:-2], len(picks))
