@@ -12,17 +12,16 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import torch
 
 from streamprune.errors import InvalidValueError, StreampruneError
+from streamprune.metrics.made_clip import made_clip
 from streamprune.reduce import reduce_tokens
 from streamprune.registry import get_method
-
-UNIT_SHAPE = (32, 14, 14, 3584)
 
 
 @dataclass(frozen=True)
@@ -84,24 +83,6 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def made_clip(
-    scenes: int, *, shape: tuple[int, int, int, int] = UNIT_SHAPE
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Random features of ``shape`` and signals for the methods; frames fall into ``scenes`` alike runs."""
-    frames, rows, cols, _ = shape
-    if not 1 <= scenes <= frames:
-        raise InvalidValueError(f"scenes must be in [1, {frames}], got {scenes!r}")
-    generator = torch.Generator().manual_seed(scenes)
-    features = torch.randn(shape, generator=generator)
-    scene = torch.arange(frames) * scenes // frames
-    looks = torch.randn(scenes, 1152, generator=generator)[scene]
-    signals = {
-        "saliency": torch.rand(frames, rows, cols, generator=generator),
-        "frame_features": looks + 0.1 * torch.randn(frames, 1152, generator=generator),
-    }
-    return features, signals
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Print how long pre-LLM methods take, in units."""
     parser = argparse.ArgumentParser(prog="python -m streamprune.metrics.units", description=main.__doc__)
@@ -128,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _record(
     name: str,
     features: torch.Tensor,
-    signals: dict[str, torch.Tensor],
+    signals: Mapping[str, torch.Tensor],
     scenes: int,
     asked: argparse.Namespace,
 ) -> str:
