@@ -83,4 +83,7 @@ ROWS = (
     _row("pre_llm", "fastvid", "pre_llm.fastvid:FastVID", source="arXiv 2503.11187",
          needs=("saliency", "frame_features"),
          summary="dynamic segments, salient tokens, density-based merging"),
+    _row("pre_llm", "flowcut", "pre_llm.flowcut:FlowCut", source="arXiv 2505.19536",
+         needs=("layer_saliency", "layer_value_similarity", "layer_value_norm"),
+         summary="attention and values followed through the tower's layers"),
 )  # fmt: skip

@@ -54,6 +54,15 @@ def _text(features: torch.Tensor) -> torch.Tensor:
     return torch.randn(3, features.shape[-1], generator=generator).to(features.device)
 
 
+def _layers(first_channel: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """(frames, 5 layers, rows, cols): for each layer a distribution over each frame's tokens."""
+
+    def make(features: torch.Tensor) -> torch.Tensor:
+        return torch.stack([_attention(first_channel + 2 * n, 0.5 + n)(features) for n in range(5)], 1)
+
+    return make
+
+
 SIGNALS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "saliency": _spread,
     "frame_features": _frame_features,
@@ -64,6 +73,9 @@ SIGNALS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "keys": _half,
     "image_embeds": lambda features: features.float(),
     "text_embeds": _text,
+    "layer_saliency": _layers(0),
+    "layer_value_similarity": _layers(1),
+    "layer_value_norm": lambda features: 3 * _layers(3)(features) + 0.5,
 }
 
 

@@ -4,4 +4,7 @@ from __future__ import annotations
 
 from tests.contract.row import Row
 
-ROWS: tuple[Row, ...] = ()
+ROWS = (
+    Row("flowcut", floor="frame"),
+    Row("flowcut", {"schedule": "frame", "interval": 1, "momentum": 0.2}, floor="frame"),
+)
