@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from streamprune.tokens import VideoGrid
 from tests.contract.row import Row
 
-ROWS: tuple[Row, ...] = ()
+
+def first_frame(grid: VideoGrid) -> int:
+    """The first frame is never cut."""
+    return grid.tokens_per_frame
+
+
+ROWS: tuple[Row, ...] = (Row("evs", floor=first_frame),)

@@ -4,6 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+
+from streamprune.reduce import reduce_tokens
+from streamprune.reduction import Reduction
+from streamprune.tokens import VideoGrid
 from tests.goldens.case import Case
 
-ADAPTERS: dict[str, Callable[[Case], None]] = {}
+
+def grid_of(case: Case) -> VideoGrid:
+    """The grid ``T x h x w`` of a case."""
+    return VideoGrid(case.hp["T"], case.hp["h"], case.hp["w"])
+
+
+def features_of(case: Case) -> torch.Tensor:
+    """(frames, rows, cols, channels)."""
+    grid = grid_of(case)
+    return case.given("x").reshape(grid.frames, grid.rows, grid.cols, -1)
+
+
+def positions(case: Case, index: torch.Tensor, *, time_step: int, text_from: int) -> torch.Tensor:
+    """(3, prompt) rotary ids: text as it was before the video, each kept token's own place, text after."""
+    before = torch.arange(case.hp["n_pre"]).expand(3, -1)
+    frame, row, col = grid_of(case).places(index)
+    video = torch.stack([frame * time_step, row, col]) + case.hp["n_pre"]
+    after = torch.arange(case.hp["n_post"]).expand(3, -1) + case.hp["n_pre"] + text_from
+    return torch.cat([before, video, after], 1)
+
+
+def compare_per_frame(case: Case, reduction: Reduction) -> None:
+    """How many tokens each frame keeps."""
+    frame = reduction.grid.places(reduction.index)[0]
+    case.same("kept_per_frame", torch.bincount(frame, minlength=reduction.grid.frames))
+
+
+def evs(case: Case) -> None:
+    """Replays EVS; text goes on from the grid's width there, whatever the time ids have reached."""
+    grid = grid_of(case)
+    reduction = reduce_tokens(features_of(case), "evs", keep_ratio=1 - case.hp["q"])
+    recorded = case.arrays["out_kept"]
+    assert len(reduction) == len(recorded)
+    assert torch.equal(reduction.index[: grid.tokens_per_frame], torch.arange(grid.tokens_per_frame))
+    if not case.exact:
+        return
+    case.same("kept", reduction.index)
+    compare_per_frame(case, reduction)
+    ids = positions(case, reduction.index, time_step=2, text_from=grid.cols)
+    case.same("position_ids", ids)
+    case.same("mrope_delta", ids.max() + 1 - ids.shape[1])
+
+
+ADAPTERS: dict[str, Callable[[Case], None]] = {"evs": evs}
