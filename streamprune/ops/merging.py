@@ -38,3 +38,17 @@ def blend_into_anchors(
         torch.cat([anchors[alone], members]),
         torch.cat([own[alone], weight]),
     )
+
+
+def add_member_means(anchors: torch.Tensor, members: torch.Tensor, joined: torch.Tensor) -> Entries:
+    """Add to each anchor the mean of the tokens that joined it; without members it stays as it is.
+
+    Arguments and result as for :func:`blend_into_anchors`, except that the weights of an anchor with members
+    sum to 2 and that no anchor may be a member.
+    """
+    count = torch.bincount(joined, minlength=len(anchors)).float()
+    return (
+        torch.cat([anchors, anchors[joined]]),
+        torch.cat([anchors, members]),
+        torch.cat([torch.ones(len(anchors), device=anchors.device), 1 / count[joined]]),
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from streamprune.ops.merging import blend_into_anchors
+from streamprune.ops.merging import add_member_means, blend_into_anchors
 
 
 def blended(
@@ -54,3 +54,19 @@ def test_a_token_may_join_several_anchors() -> None:
 
 def test_nothing_to_merge() -> None:
     assert blended([], [], [], 0.6) == {}
+
+
+def test_adding_means_counts_the_anchor_once_and_its_members_together_once() -> None:
+    target, token, weight = add_member_means(
+        torch.tensor([10, 20, 30]), torch.tensor([1, 2, 3, 4]), torch.tensor([2, 0, 2, 2])
+    )
+    entries = zip(target.tolist(), token.tolist(), weight.tolist(), strict=True)
+    assert {(t, k): pytest.approx(w) for t, k, w in entries} == {
+        (10, 10): 1,
+        (20, 20): 1,
+        (30, 30): 1,
+        (10, 2): 1,
+        (30, 1): 1 / 3,
+        (30, 3): 1 / 3,
+        (30, 4): 1 / 3,
+    }

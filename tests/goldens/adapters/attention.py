@@ -4,6 +4,74 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+
+from streamprune.reduce import reduce_tokens
+from streamprune.reduction import Reduction
 from tests.goldens.case import Case
 
-ADAPTERS: dict[str, Callable[[Case], None]] = {}
+
+def emitted_within_frames(reduction: Reduction) -> torch.Tensor:
+    """(frames, kept per frame) place in its own frame of each kept token, in the order of the release."""
+    emitted = reduction.index[reduction.order].reshape(reduction.grid.frames, -1)
+    return emitted % reduction.grid.tokens_per_frame
+
+
+def emitted_values(reduction: Reduction) -> torch.Tensor:
+    """(frames, kept per frame, channels) features in the order of the release."""
+    values = reduction.features[reduction.order]
+    return values.reshape(reduction.grid.frames, -1, values.shape[-1])
+
+
+def visionzip_video(case: Case) -> None:
+    """Replays VisionZip as adapted to towers without a [CLS] token."""
+    hp = case.hp
+    shape = (hp["T"], hp["h"], hp["w"])
+    reduction = reduce_tokens(
+        case.given("x").reshape(*shape, -1),
+        "visionzip",
+        keep_tokens=hp["T"] * (hp["dominant"] + hp["contextual"]),
+        signals={
+            "received_attention": case.given("att").reshape(shape),
+            "keys": case.given("metric").reshape(*shape, -1),
+        },
+        dominant=hp["dominant"],
+    )
+    _compare_visionzip(case, reduction)
+
+
+def visionzip_clip(case: Case) -> None:
+    """Replays VisionZip on rows of [CLS] + patches: a grid of one row per frame, [CLS] first."""
+    hp = case.hp
+    attention = case.given("cls_attn").sum(1)
+    reduction = reduce_tokens(
+        case.given("hidden")[:, None],
+        "visionzip",
+        keep_tokens=hp["T"] * (hp["dominant"] + hp["contextual"]),
+        signals={
+            "received_attention": torch.nn.functional.pad(attention, (1, 0))[:, None],
+            "keys": case.given("metric")[:, None],
+        },
+        form="clip",
+        dominant=hp["dominant"],
+    )
+    _compare_visionzip(case, reduction)
+    rank_of_row = torch.empty_like(reduction.order)
+    rank_of_row[reduction.order] = torch.arange(len(reduction)) % (len(reduction) // hp["T"])
+    joined = rank_of_row[reduction.source].reshape(hp["T"], -1) - hp["dominant"]
+    member = torch.ones_like(joined, dtype=torch.bool)
+    member.scatter_(1, emitted_within_frames(reduction), False)
+    case.same("assign", joined[member].reshape(hp["T"], -1))
+
+
+def _compare_visionzip(case: Case, reduction: Reduction) -> None:
+    emitted = emitted_within_frames(reduction)
+    case.same("dominant_index", emitted[:, : case.hp["dominant"]])
+    case.same("contextual_index", emitted[:, case.hp["dominant"] :])
+    case.close("values", emitted_values(reduction))
+
+
+ADAPTERS: dict[str, Callable[[Case], None]] = {
+    "visionzip_clip": visionzip_clip,
+    "visionzip_video": visionzip_video,
+}
