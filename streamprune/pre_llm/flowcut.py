@@ -70,7 +70,7 @@ class FlowCut(PreLLMMethod):
         if self.schedule == "clip":
             alive = self._last(values, grid).alive
         else:
-            frames = zip(*(signal.split(1) for signal in values), strict=True)
+            frames = zip(*(torch.split(signal, 1) for signal in values), strict=True)
             alive = torch.cat([self._last(list(frame), grid).alive for frame in frames])
         first = torch.arange(grid.frames, device=alive.device)[:, None] * grid.tokens_per_frame
         return Reduction.select(tokens, (alive + first).flatten())

@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+import math
+
+from streamprune.tokens import VideoGrid
 from tests.contract.row import Row
+
+
+def _cells(grid: VideoGrid) -> int:
+    """Cells of 2.5 tokens a side."""
+    return grid.frames * math.ceil(grid.rows / 2.5) * math.ceil(grid.cols / 2.5)
+
+
+def _cells_without_room(grid: VideoGrid) -> int:
+    """Cells that VFlowOpt makes no room for in its budget, and a count rounded up."""
+    return max(0, _cells(grid) - int(grid.tokens / 2.5**2)) + 1
+
 
 ROWS = (
     Row("flowcut", floor="frame"),
+    Row("vflowopt", overshoot=lambda grid: 1),
+    Row(
+        "vflowopt",
+        {"form": "image", "recycling_cell": 2.5},
+        merges=True,
+        counts=False,
+        floor=_cells,
+        overshoot=_cells_without_room,
+    ),
     Row("flowcut", {"schedule": "frame", "interval": 1, "momentum": 0.2}, floor="frame"),
 )
