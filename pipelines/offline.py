@@ -106,7 +106,7 @@ class VideoLLM:
         frames = FrameRequest(read_recipe(recipe), num_frames, fps, start_seconds, end_seconds)
         if isinstance(signals, str):
             raise InvalidTypeError(f"signals must be a list of names, got the text {signals!r}")
-        wanted = self.family.available_signals() if signals is None else tuple(signals)
+        wanted = self.family.cheap_signals() if signals is None else tuple(signals)
         how = self._how(backend, frames_per_batch, progress)
         return encode_video(self.family, video, frames.method(self.family.default_num_frames), wanted, how)
 

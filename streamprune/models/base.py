@@ -58,9 +58,15 @@ class EncodedFrames:
         """Put consecutive ``parts`` after one another."""
         if len(parts) == 1:
             return parts[0]
-        names = parts[0].signals
-        signals = {name: torch.cat([part.signals[name] for part in parts]) for name in names}
-        return cls(torch.cat([part.features for part in parts]), signals)
+        features = torch.cat([part.features for part in parts])
+        signals = {
+            # a signal may be the features themselves: they are not held twice
+            name: features
+            if value is parts[0].features
+            else torch.cat([part.signals[name] for part in parts])
+            for name, value in parts[0].signals.items()
+        }
+        return cls(features, signals)
 
     def tokens(
         self, signals: Mapping[str, torch.Tensor], pts_seconds: tuple[float, ...] | None = None
@@ -183,6 +189,10 @@ class VideoFamily(ABC):
     @abstractmethod
     def available_signals(self) -> tuple[str, ...]:
         """Names of the signals :meth:`encode` can compute for this very checkpoint."""
+
+    def cheap_signals(self) -> tuple[str, ...]:
+        """Those that cost next to nothing while encoding, computed for whoever does not say which."""
+        return ()
 
     @abstractmethod
     def encode(self, pixels: torch.Tensor, signals: Sequence[str] = ()) -> EncodedFrames:

@@ -12,6 +12,8 @@ from streamprune.models.base import Checkpoint, EncodedFrames, Prompt, VideoFami
 from streamprune.models.chat_template import video_prompt_ids
 from streamprune.models.positions import PositionRule, positions_1d
 from streamprune.models.siglip_head import PoolingHead
+from streamprune.models.tower_layout import TowerLayout
+from streamprune.models.tower_signals import TowerSignals
 from streamprune.tokens import Reduction, VideoGrid
 
 _HEAD_SIGNALS = ("saliency", "frame_features")
@@ -20,8 +22,9 @@ _HEAD_SIGNALS = ("saliency", "frame_features")
 class LlavaOnevision(VideoFamily):
     """A stock ``LlavaOnevisionForConditionalGeneration``.
 
-    Signals, when there is a pooling head: ``saliency`` (frames, rows, cols), the head's attention pooled to
-    the token grid exactly as the features are; ``frame_features`` (frames, tower width), the head's output.
+    Signals: those of :class:`TowerSignals`, and ``image_embeds``, the features themselves. When there is a
+    pooling head also ``saliency`` (frames, rows, cols), the head's attention pooled to the token grid exactly
+    as the features are; ``frame_features`` (frames, tower width), the head's output.
     """
 
     model_type: ClassVar[str] = "llava_onevision"
@@ -32,6 +35,8 @@ class LlavaOnevision(VideoFamily):
         if checkpoint.pooling_head is not None:
             head = PoolingHead.from_tensors(checkpoint.pooling_head, self.model.config.vision_config)
             self._head = head.to(self.vision_device())
+        layout = TowerLayout.of_llava(self.model.get_encoder("video"), self.model.config)
+        self._tower = TowerSignals(layout, self.model.model.multi_modal_projector, self._pool)
 
     def default_size(self) -> tuple[int, int]:
         """The tower's own picture size."""
@@ -45,7 +50,11 @@ class LlavaOnevision(VideoFamily):
         return VideoGrid(num_frames, side, side)
 
     def available_signals(self) -> tuple[str, ...]:
-        """Both signals of the pooling head, or none without one."""
+        """The pooling head's, when there is one, and the tower's."""
+        return tuple(dict.fromkeys((*self.cheap_signals(), *self._tower.names(), "image_embeds")))
+
+    def cheap_signals(self) -> tuple[str, ...]:
+        """The pooling head's."""
         return _HEAD_SIGNALS if self._head is not None else ()
 
     def explain_missing(self, name: str) -> str:
@@ -62,14 +71,23 @@ class LlavaOnevision(VideoFamily):
     def encode(self, pixels: torch.Tensor, signals: Sequence[str] = ()) -> EncodedFrames:
         """Run the model's ``get_video_features`` on (frames, 3, rows, cols) and cut off the newline row."""
         self.check_signals(signals)
-        outputs = self.model.get_video_features(pixels.to(self.vision_device())[None], return_dict=True)
+        head = [name for name in signals if self._head is not None and name in _HEAD_SIGNALS]
+        inside = [name for name in signals if name not in (*head, "image_embeds")]
+        with self._tower.watch(inside) as found:
+            outputs = self.model.get_video_features(pixels.to(self.vision_device())[None], return_dict=True)
         rows = outputs.pooler_output[0, :-1]
         grid = self.grid(len(pixels))
         features = rows.reshape(grid.frames, grid.rows, grid.cols, rows.shape[-1])
-        if not signals:
-            return EncodedFrames(features, {})
-        computed = self._head_signals(self._tower_states(outputs.hidden_states), grid)
-        return EncodedFrames(features, {name: computed[name] for name in signals})
+        found["image_embeds"] = features
+        if head:
+            found |= self._head_signals(self._tower_states(outputs.hidden_states))
+        return EncodedFrames(features, {name: found[name] for name in signals})
+
+    def _pool(self, patches: torch.Tensor) -> torch.Tensor:
+        """(frames, patches, channels) to (frames, rows, cols, channels), as the features are pooled."""
+        pooled: torch.Tensor = self.model.model.apply_pooling(patches)
+        grid = self.grid(len(pooled))
+        return pooled.reshape(grid.frames, grid.rows, grid.cols, -1)
 
     def _tower_states(self, hidden_states: Sequence[torch.Tensor]) -> torch.Tensor:
         """(frames, patches, width): the states the projector read (the last layer's, of several)."""
@@ -77,14 +95,10 @@ class LlavaOnevision(VideoFamily):
         states = hidden_states[layer if isinstance(layer, int) else layer[-1]]
         return states[:, 1:] if self.model.config.vision_feature_select_strategy == "default" else states
 
-    def _head_signals(self, states: torch.Tensor, grid: VideoGrid) -> dict[str, torch.Tensor]:
+    def _head_signals(self, states: torch.Tensor) -> dict[str, torch.Tensor]:
         assert self._head is not None  # check_signals has passed
         attention, pooled = self._head(states)
-        saliency = self.model.model.apply_pooling(attention[..., None])  # (frames, rows * cols, 1)
-        return {
-            "saliency": saliency.reshape(grid.frames, grid.rows, grid.cols),
-            "frame_features": pooled,
-        }
+        return {"saliency": self._pool(attention[..., None])[..., 0], "frame_features": pooled}
 
     def fixed_tokens(self, question: str) -> int:
         """Template and question, and the newline in the placeholder's stead."""

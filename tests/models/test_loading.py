@@ -19,6 +19,8 @@ from streamprune.models import loading
 from streamprune.models.base import VideoFamily
 from streamprune.models.loading import load_model
 
+HEAD_SIGNALS = {"saliency", "frame_features"}
+
 
 @pytest.fixture
 def folder(small_folder: Path, tmp_path: Path) -> Path:
@@ -222,7 +224,7 @@ def test_a_hub_name_goes_through_the_same_files(small_folder: Path, monkeypatch:
     monkeypatch.setattr(transformers, "AutoModelForImageTextToText", Model)
     monkeypatch.setattr(transformers, "AutoTokenizer", Words)
     family = load_model("owner/name", attn_implementation="eager")
-    assert family.available_signals() == ("saliency", "frame_features")
+    assert set(family.available_signals()) >= HEAD_SIGNALS
     assert {"owner/name/config.json", "owner/name/video_preprocessor_config.json"} <= set(asked)
     assert (seen["name"], seen["use_safetensors"], seen["trust_remote_code"]) == ("owner/name", True, False)
 
@@ -272,12 +274,12 @@ def test_a_damaged_chat_template_is_named(folder: Path) -> None:
 def test_pooling_head_from_elsewhere(folder: Path, tmp_path: Path) -> None:
     head = load_file(folder / "pooling_head.safetensors")
     (folder / "pooling_head.safetensors").unlink()
-    assert load_model(folder).available_signals() == ()
+    assert not HEAD_SIGNALS & set(load_model(folder).available_signals())
     siglip = tmp_path / "siglip"
     siglip.mkdir()
     save_file({f"vision_model.{name}": value for name, value in head.items()}, siglip / "model.safetensors")
     for where in (siglip, siglip / "model.safetensors"):
-        assert load_model(folder, pooling_head=where).available_signals() == ("saliency", "frame_features")
+        assert set(load_model(folder, pooling_head=where).available_signals()) >= HEAD_SIGNALS
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from streamprune.ops.attention import frame_query_attention
+from streamprune.errors import InvalidValueError
+from streamprune.ops.attention import frame_query_attention, mean_attention
 
 
 @pytest.mark.parametrize("rows_per_token", [1, 2, 4])
@@ -43,3 +44,32 @@ def test_shapes_that_do_not_divide_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=r"rows do not divide|must both be"):
         frame_query_attention(torch.zeros(q), torch.zeros(k), frames, rows_per_token=rows_per_token)
+
+
+@pytest.mark.parametrize(("queries", "rows"), [(1, 128), (7, 3), (7, 7), (20, 128)])
+def test_mean_attention_is_the_mean_of_the_whole_map(queries: int, rows: int) -> None:
+    generator = torch.Generator().manual_seed(queries)
+    q = torch.randn(4, 3, queries, 8, generator=generator)
+    k = torch.randn(4, 3, 11, 8, generator=generator)
+    received = mean_attention(q, k, 0.6, query_rows=rows)
+    raised = np.exp(0.6 * q.double().numpy() @ k.double().numpy().transpose(0, 1, 3, 2))
+    expected = (raised / raised.sum(-1, keepdims=True)).mean((1, 2))
+    np.testing.assert_allclose(received, expected, atol=1e-6)
+    np.testing.assert_allclose(received.sum(1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("queries", "keys", "rows", "message"),
+    [
+        ((2, 3, 4, 8), (2, 2, 5, 8), 128, "queries and keys must be"),
+        ((2, 3, 4, 8), (2, 3, 5, 6), 128, "queries and keys must be"),
+        ((3, 4, 8), (3, 4, 8), 128, "queries and keys must be"),
+        ((2, 3, 0, 8), (2, 3, 5, 8), 128, "needs a query"),
+        ((2, 3, 4, 8), (2, 3, 5, 8), 0, "query_rows of at least 1"),
+    ],
+)
+def test_mean_attention_of_what_does_not_fit(
+    queries: tuple[int, ...], keys: tuple[int, ...], rows: int, message: str
+) -> None:
+    with pytest.raises(InvalidValueError, match=message):
+        mean_attention(torch.zeros(queries), torch.zeros(keys), 1.0, query_rows=rows)

@@ -1,0 +1,108 @@
+"""Where things are in a vision tower of the SigLIP and CLIP kind: layers, heads, summary token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class TowerLayout:
+    """A tower whose layers attend with ``q_proj``, ``k_proj`` and ``v_proj`` over a whole frame.
+
+    Attributes:
+        layers: its transformer layers, first to last; none when they are of another kind.
+        feeding: index of the layer whose output the projector reads.
+        summary: whether each frame's first token is a summary ([CLS]) that stands for no patch.
+        patches: tokens of one frame, the summary not counted.
+    """
+
+    layers: Sequence[nn.Module]
+    feeding: int
+    summary: bool
+    patches: int
+
+    @classmethod
+    def of_llava(cls, tower: nn.Module, config: Any) -> TowerLayout:
+        """Read off a LLaVA-type ``config``; of several feature layers the last one counts."""
+        vision, chosen = config.vision_config, config.vision_feature_layer
+        layers = _find_layers(tower)
+        state = chosen if isinstance(chosen, int) else chosen[-1]
+        # hidden state 0 is the embeddings: state n is what layer n - 1 puts out
+        state += len(layers) + 1 if state < 0 else 0
+        side = int(vision.image_size) // int(vision.patch_size)
+        summary = config.vision_feature_select_strategy == "default"
+        return cls(layers, max(0, state - 1), summary, side * side)
+
+    def attention(self, layer: int) -> nn.Module:
+        """The attention module of one layer."""
+        module = self.layers[layer].self_attn
+        assert isinstance(module, nn.Module)  # _find_layers took no others
+        return module
+
+    @property
+    def middle(self) -> int:
+        """A layer halfway to the feeding one."""
+        return self.feeding // 2
+
+    @property
+    def shallow(self) -> int:
+        """A layer a quarter of the way to the feeding one."""
+        return self.feeding // 4
+
+
+@dataclass(frozen=True)
+class LayerRows:
+    """Queries, keys and values of one layer, each (frames, heads, tokens, head width).
+
+    Made again from what goes into the attention: the layer's own projections of its normalised input.
+    """
+
+    attention: nn.Module
+    states: torch.Tensor
+    summary: bool
+
+    def queries(self) -> torch.Tensor:
+        """Every token's query, the summary's included."""
+        return self._project("q_proj")
+
+    def keys(self) -> torch.Tensor:
+        """Every token's key, the summary's included."""
+        return self._project("k_proj")
+
+    def values(self) -> torch.Tensor:
+        """Every token's value, the summary's included."""
+        return self._project("v_proj")
+
+    @property
+    def scaling(self) -> float:
+        """Factor of the inner products between queries and keys."""
+        return float(self.attention.scale)  # type: ignore[arg-type]
+
+    def of_patches(self, values: torch.Tensor) -> torch.Tensor:
+        """``values`` (frames, tokens, ...) without the summary token."""
+        return values[:, 1:] if self.summary else values
+
+    def summary_row(self, rows: torch.Tensor) -> torch.Tensor:
+        """(frames, heads, 1, head width): the summary token's row, or the mean of all without one."""
+        return rows[:, :, :1] if self.summary else rows.float().mean(2, keepdim=True)
+
+    def _project(self, name: str) -> torch.Tensor:
+        rows: torch.Tensor = getattr(self.attention, name)(self.states)
+        frames, tokens, _ = rows.shape
+        heads = int(self.attention.num_heads)  # type: ignore[arg-type]
+        return rows.reshape(frames, tokens, heads, -1).transpose(1, 2)
+
+
+def _find_layers(tower: nn.Module) -> Sequence[nn.Module]:
+    """The layers under ``encoder.layers``, wherever a release of transformers nests them; [] without any."""
+    for name, module in tower.named_modules():
+        if name.split(".")[-2:] == ["encoder", "layers"]:
+            layers = list(module.children())
+            if all(hasattr(getattr(layer, "self_attn", None), "q_proj") for layer in layers):
+                return layers
+    return []
