@@ -97,4 +97,6 @@ ROWS = (
     _row("pre_llm", "holitom", "pre_llm.holitom:HoliTom", source="arXiv 2505.21334",
          needs=("received_attention",),
          summary="still places stored once per segment and clustered"),
+    _row("pre_llm", "tome", "pre_llm.tome:ToMe", source="arXiv 2210.09461", causal=True,
+         summary="rounds of bipartite matching inside each frame"),
 )  # fmt: skip

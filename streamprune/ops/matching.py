@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from streamprune.ops.selection import highest
-from streamprune.ops.similarity import unit_rows
+from streamprune.ops.similarity import cosines, unit_rows
 
 
 @dataclass(frozen=True)
@@ -106,3 +107,52 @@ def match_by(
     slot.scatter_(1, 2 * source, even - count + partner.gather(1, source))
     odd_tokens = 2 * torch.arange(odd, device=similarity.device) + 1
     return Matching(slot, torch.cat([2 * left, odd_tokens.expand(frames, -1)], 1))
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """What several rounds make of the tokens they began with.
+
+    Attributes:
+        slot: (frames, tokens) int64, the slot of the last round each token ended in.
+        kept: (frames, slots) int64, the token that holds each slot.
+        weight: (frames, tokens) float32, each token's share of its slot; those of a slot sum to 1.
+    """
+
+    slot: torch.Tensor
+    kept: torch.Tensor
+    weight: torch.Tensor
+
+
+def match_rounds(
+    products: torch.Tensor,
+    counts: Sequence[int],
+    *,
+    size: torch.Tensor | None = None,
+    equal_shares: bool = False,
+) -> Rounds:
+    """Match and merge ``len(counts)`` times, each round on the merged tokens of the one before.
+
+    The inner products of merged tokens follow from those of the first ones, so features are looked at once.
+
+    Args:
+        products: (frames, tokens, tokens) float32 Gram matrices.
+        counts: tokens to join in each round; at most half of what is left are joined.
+        size: (frames, tokens) how much each token counts in the means, None = one each.
+        equal_shares: the tokens of a slot count the same in each round, whatever they are made of.
+    """
+    frames, tokens = products.shape[:2]
+    slot = kept = torch.arange(tokens, device=products.device).expand(frames, -1)
+    weight = torch.ones(frames, tokens, device=products.device)
+    mass = weight if size is None or equal_shares else size.float()
+    for count in counts:
+        matching = match_by(cosines(products)[:, ::2, 1::2], count)
+        total = torch.zeros(matching.kept.shape, device=mass.device).scatter_add(1, matching.slot, mass)
+        share = mass / total.gather(1, matching.slot)
+        blend = torch.zeros(*total.shape, share.shape[1], device=mass.device)
+        blend.scatter_(1, matching.slot[:, None], share[:, None])
+        products = blend @ products @ blend.mT
+        weight = weight * share.gather(1, slot)
+        slot, kept = matching.slot.gather(1, slot), kept.gather(1, matching.kept)
+        mass = torch.ones_like(total) if equal_shares else total
+    return Rounds(slot, kept, weight)

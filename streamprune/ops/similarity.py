@@ -47,6 +47,25 @@ def gram(values: torch.Tensor) -> torch.Tensor:
     return products
 
 
+def frame_grams(values: torch.Tensor) -> torch.Tensor:
+    """(frames, rows, rows) float32: :func:`gram` of each frame of (frames, rows, channels)."""
+    if values.device.type != "cpu":
+        values = values.float()
+        return values @ values.mT
+    frames, rows, _ = values.shape
+    products = torch.empty(frames, rows, rows)
+    for frame in range(frames):
+        products[frame] = gram(values[frame])
+    return products
+
+
+def cosines(products: torch.Tensor) -> torch.Tensor:
+    """(..., rows, rows) cosines from Gram matrices; with a zero row the cosine is 0."""
+    squares = products.diagonal(dim1=-2, dim2=-1)
+    scale = torch.where(squares > 0, squares.rsqrt(), 0.0)
+    return products * scale[..., :, None] * scale[..., None, :]
+
+
 def squared_distances(products: torch.Tensor) -> torch.Tensor:
     """(rows, rows) squared Euclidean distances from a Gram matrix: at least 0, exactly 0 on the diagonal."""
     squares = products.diagonal()

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from streamprune.ops.matching import Matching, bipartite_match, largest_round
+from streamprune.ops.matching import Matching, bipartite_match, largest_round, match_rounds
+from streamprune.ops.similarity import frame_grams
 
 # tokens 0 and 1 alike, tokens 2 and 3 nearly alike
 PAIRS = torch.tensor([[[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.1, 3.0]]])
@@ -69,6 +70,25 @@ def test_what_is_merged_adds_up_round_after_round() -> None:
     assert size.shape == (2, 7)
     assert size.sum(1).tolist() == [37.0, 37.0]
     torch.testing.assert_close((merged * size[..., None]).sum(1), values.sum(1))
+
+
+@pytest.mark.parametrize("equal_shares", [False, True])
+def test_rounds_on_inner_products_are_rounds_on_features(equal_shares: bool) -> None:
+    generator = torch.Generator().manual_seed(6)
+    values, size = torch.randn(3, 41, 8, generator=generator), torch.rand(3, 41, generator=generator) + 0.5
+    counts = (20, 7, 7)
+    rounds = match_rounds(frame_grams(values), counts, size=size, equal_shares=equal_shares)
+    merged, mass = values, None if equal_shares else size
+    slot = kept = torch.arange(41).expand(3, -1)
+    for count in counts:
+        matching = bipartite_match(merged, count)
+        merged, total = matching.merge(merged, mass)
+        mass = None if equal_shares else total
+        slot, kept = matching.slot.gather(1, slot), kept.gather(1, matching.kept)
+    assert torch.equal(rounds.slot, slot)
+    assert torch.equal(rounds.kept, kept)
+    blend = torch.zeros(3, 7, 41).scatter(1, slot[:, None], rounds.weight[:, None])
+    torch.testing.assert_close(blend @ values, merged)
 
 
 @pytest.mark.parametrize("class_token", [False, True])

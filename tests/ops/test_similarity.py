@@ -8,6 +8,8 @@ import torch
 
 from streamprune.ops.similarity import (
     adjacent_cosine,
+    cosines,
+    frame_grams,
     gram,
     inner_products,
     most_similar,
@@ -54,6 +56,21 @@ def test_gram_is_every_inner_product(rows: int, channels: int) -> None:
 def test_gram_of_half_precision_is_that_of_the_widened_values() -> None:
     values = draw(80, 900).half().requires_grad_()
     assert torch.equal(gram(values), gram(values.float()))
+
+
+def test_frame_grams_are_the_gram_of_each_frame() -> None:
+    values = draw(60).reshape(3, 20, 24).half()
+    products = frame_grams(values)
+    for frame in range(3):
+        torch.testing.assert_close(products[frame], gram(values[frame]))
+
+
+def test_cosines_of_a_gram_and_of_a_zero_row() -> None:
+    values = draw(9)
+    values[4] = 0
+    cosine = cosines(gram(values)[None])[0]
+    torch.testing.assert_close(cosine, unit_rows(values) @ unit_rows(values).T, atol=1e-6, rtol=0)
+    assert not cosine[4].any()
 
 
 def test_squared_distances() -> None:

@@ -4,4 +4,7 @@ from __future__ import annotations
 
 from tests.contract.row import Row
 
-ROWS: tuple[Row, ...] = ()
+ROWS: tuple[Row, ...] = (
+    Row("tome", merges=True, floor="frame"),
+    Row("tome", {"rounds": 9}, merges=True, floor="frame"),
+)
