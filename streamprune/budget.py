@@ -10,8 +10,9 @@ from typing import Literal
 
 from streamprune.errors import InvalidTypeError, InvalidValueError
 
-# "truncate" is int() of the float product, as released code writes it: int(0.29 * 100) is 28
-Rounding = Literal["floor", "half_even", "ceil", "truncate"]
+# "truncate" and "ceil_product" are int() and math.ceil() of the float product, as released code writes them:
+# int(0.29 * 100) is 28 and math.ceil(0.07 * 100) is 8
+Rounding = Literal["floor", "half_even", "ceil", "truncate", "ceil_product"]
 
 # everywhere else a product this close to an integer is meant to be that integer
 _SLACK = 1e-9
@@ -56,6 +57,12 @@ class Budget:
             wanted = _round(total_tokens * (1.0 if self.keep_ratio is None else self.keep_ratio), rounding)
         return min(total_tokens, max(minimum, wanted))
 
+    def share(self, total_tokens: int) -> float:
+        """The share of ``total_tokens`` that is kept, in (0, 1], for methods that compute with shares."""
+        if self.keep_tokens is not None:
+            return min(1.0, self.keep_tokens / total_tokens)
+        return 1.0 if self.keep_ratio is None else self.keep_ratio
+
     def per_frame(self, frames: int, tokens_per_frame: int, *, rounding: Rounding = "floor") -> int:
         """Tokens kept of every frame when each frame gets the same: at least 1.
 
@@ -90,6 +97,8 @@ def split_evenly(total: int, rooms: Sequence[int]) -> list[int]:
 def _round(value: float, rounding: Rounding) -> int:
     if rounding == "truncate":
         return int(value)
+    if rounding == "ceil_product":
+        return math.ceil(value)
     if rounding == "half_even":
         return round(value)
     nearest = round(value)

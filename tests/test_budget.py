@@ -37,6 +37,24 @@ def test_a_product_just_below_an_integer(rounding: Rounding, kept: int) -> None:
     assert share_of(100, 0.29, rounding=rounding) == kept
 
 
+@pytest.mark.parametrize(("rounding", "kept"), [("ceil", 7), ("ceil_product", 8), ("truncate", 7)])
+def test_a_product_just_above_an_integer(rounding: Rounding, kept: int) -> None:
+    assert share_of(100, 0.07, rounding=rounding) == kept
+
+
+@pytest.mark.parametrize(
+    ("budget", "share"),
+    [
+        (Budget(), 1.0),
+        (Budget(keep_ratio=0.3), 0.3),
+        (Budget(keep_tokens=5), 0.25),
+        (Budget(keep_tokens=50), 1.0),
+    ],
+)
+def test_share(budget: Budget, share: float) -> None:
+    assert budget.share(20) == share
+
+
 @pytest.mark.parametrize(
     ("rounding", "kept"), [("floor", [2, 3, 4]), ("ceil", [3, 4, 5]), ("half_even", [2, 4, 4])]
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from streamprune.ops.density import density_peaks
+from streamprune.ops.density import density_clusters, density_peaks, nearest_centre, scaled_distances
 from streamprune.ops.selection import highest
 
 
@@ -45,3 +45,46 @@ def test_the_distances_are_left_alone() -> None:
     distances = torch.tensor([[0.0, 2.0], [2.0, 0.0]])
     density_peaks(distances, 2)
     assert torch.equal(distances, torch.tensor([[0.0, 2.0], [2.0, 0.0]]))
+
+
+def test_several_sets_score_as_each_alone() -> None:
+    values = torch.randn(2, 3, 40, 6, generator=torch.Generator().manual_seed(0))
+    distances = torch.cdist(values, values).square()
+    distances = (distances + distances.transpose(-1, -2)) / 2
+    distances.diagonal(dim1=-2, dim2=-1).zero_()
+    together = density_peaks(distances, 5)
+    assert together.shape == (2, 3, 40)
+    for i, j in np.ndindex(2, 3):
+        assert torch.equal(together[i, j], density_peaks(distances[i, j], 5))
+
+
+def test_more_entries_than_one_block_holds() -> None:
+    values = torch.randn(5, 300, 4, generator=torch.Generator().manual_seed(0))
+    distances = scaled_distances(values)
+    scores = density_peaks(distances, 4)
+    for values_of_set, score in zip(values.double().numpy(), scores, strict=True):
+        exact = ((values_of_set[:, None] - values_of_set[None]) ** 2).sum(-1) / 4
+        np.testing.assert_allclose(score, reference(exact, 4), rtol=2e-3, atol=1e-5)
+
+
+def test_every_point_joins_its_nearest_centre() -> None:
+    values = torch.randn(3, 25, 8, generator=torch.Generator().manual_seed(1))
+    distances = scaled_distances(values)
+    centres, joined = density_clusters(distances, 6, 4)
+    assert torch.equal(centres, highest(density_peaks(distances, 4), 6))
+    for points, chosen, numbers in zip(values.double().numpy(), centres, joined, strict=True):
+        exact = ((points[:, None] - points[chosen][None]) ** 2).sum(-1)
+        np.testing.assert_array_equal(numbers, exact.argmin(1))
+
+
+def test_a_centre_joins_itself_even_beside_its_copy() -> None:
+    distances = scaled_distances(torch.zeros(1, 4, 3))
+    joined = nearest_centre(distances, torch.tensor([[2, 0]]))
+    assert joined.tolist() == [[1, 0, 0, 0]]
+
+
+def test_scaled_distances_are_squared_distances_over_channels() -> None:
+    values = torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(2))
+    exact = ((values[:, :, None] - values[:, None]) ** 2).mean(-1)
+    torch.testing.assert_close(scaled_distances(values), exact, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(scaled_distances(values.half()), scaled_distances(values.half().float()))

@@ -2,6 +2,22 @@
 
 from __future__ import annotations
 
+from streamprune.tokens import VideoGrid
 from tests.contract.row import Row
 
-ROWS: tuple[Row, ...] = ()
+
+def _up_per_frame_half_per_segment(grid: VideoGrid) -> int:
+    """One more each frame, rounded up, and half a token more each segment of two frames or more."""
+    return -(-5 * grid.frames // 4)
+
+
+ROWS: tuple[Row, ...] = (
+    Row("holitom", merges=True, counts=False, overshoot=_up_per_frame_half_per_segment),
+    Row(
+        "holitom",
+        {"context_ratio": 0.5, "center_weight": None, "longest_segment": 3},
+        merges=True,
+        counts=False,
+        overshoot=_up_per_frame_half_per_segment,
+    ),
+)

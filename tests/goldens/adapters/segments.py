@@ -4,6 +4,60 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+
+from streamprune.ops.segments import static_windows
+from streamprune.ops.temporal import previous_cosine
+from streamprune.reduce import reduce_tokens
+from streamprune.tokens import VideoGrid
+from tests.goldens.adapters.fastvid import grid_of, with_row_ends
 from tests.goldens.case import Case
 
-ADAPTERS: dict[str, Callable[[Case], None]] = {}
+
+def _features(case: Case, grid: VideoGrid) -> torch.Tensor:
+    return case.given("x").reshape(grid.frames, grid.rows, grid.cols, -1)
+
+
+def _attention(case: Case, grid: VideoGrid) -> torch.Tensor:
+    return case.given("att").reshape(grid.frames, grid.rows, grid.cols)
+
+
+def holitom(case: Case) -> None:
+    """Replays HoliTom before the language model, with one end token or one at each grid row."""
+    grid, hp = grid_of(case), case.hp
+    features = _features(case, grid)
+    reduction = reduce_tokens(
+        features,
+        "holitom",
+        keep_ratio=hp["r"],
+        signals={"received_attention": _attention(case, grid)},
+        similarity_threshold=hp["tau"],
+        center_weight=hp["beta"],
+        neighbors=hp["K"],
+        longest_segment=hp["max_window"],
+        context_ratio=hp["D_share"],
+    )
+    similarity = previous_cosine(features.flatten(1, 2))
+    case.close("similarity", similarity)
+    segments, saved = static_windows(similarity > hp["tau"], longest=hp["max_window"])
+    case.same("windows", [[start, stop - 1] for start, stop in segments])
+    assert saved == float(case.arrays["out_total_saved"])
+    emitted = reduction.index[reduction.order]
+    case.same("kept", emitted)
+    frame, place = emitted // grid.tokens_per_frame, emitted % grid.tokens_per_frame
+    static = torch.zeros(len(emitted), dtype=torch.bool)
+    for start, stop in segments:
+        if stop - start > 1:
+            still = (similarity[start : stop - 1] > hp["tau"]).all(0)
+            static |= (frame == start) & still[place]
+    case.same("kind", (~static).long())
+    if hp["newline"] == "grid":
+        newline = torch.linspace(-1, 1, features.shape[-1])
+        case.close("values", with_row_ends(reduction, newline)[1])
+    else:
+        case.close("values", reduction.features[reduction.order])
+
+
+ADAPTERS: dict[str, Callable[[Case], None]] = {
+    "holitom_outer": holitom,
+}
