@@ -8,4 +8,7 @@ ROWS: tuple[Row, ...] = (
     Row("visionzip", merges=True, sums=True, floor="frame"),
     Row("visionzip", {"merge": "mean"}, merges=True, floor="frame"),
     Row("visionzip", {"form": "clip"}, merges=True, sums=True, floor="frame"),
+    Row("fastervlm", floor="frame"),
+    Row("vispruner", floor="frame"),
+    Row("vispruner", {"important_ratio": 0.0, "drop_per_round": 3}, floor="frame"),
 )

@@ -71,7 +71,23 @@ def _compare_visionzip(case: Case, reduction: Reduction) -> None:
     case.close("values", emitted_values(reduction))
 
 
+def vispruner(case: Case) -> None:
+    """Replays VisPruner on encoder features."""
+    hp = case.hp
+    shape = (hp["T"], hp["h"], hp["w"])
+    features = case.given("x").reshape(*shape, -1)
+    reduction = reduce_tokens(
+        features,
+        "vispruner",
+        keep_tokens=hp["T"] * hp["keep"],
+        signals={"saliency": case.given("att").reshape(shape), "encoder_features": features},
+        important_ratio=hp["important_ratio"],
+    )
+    case.same("kept", emitted_within_frames(reduction))
+
+
 ADAPTERS: dict[str, Callable[[Case], None]] = {
     "visionzip_clip": visionzip_clip,
     "visionzip_video": visionzip_video,
+    "vispruner": vispruner,
 }
