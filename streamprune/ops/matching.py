@@ -109,6 +109,21 @@ def match_by(
     return Matching(slot, torch.cat([2 * left, odd_tokens.expand(frames, -1)], 1))
 
 
+def joins_per_round(tokens: int, target: int, *, rounds: int | None = None) -> list[int]:
+    """How many of a frame's ``tokens`` join another one in each round, until ``target`` are left.
+
+    Never more than half of what is left. With ``rounds`` as even as that allows, else as many as possible.
+    """
+    counts: list[int] = []
+    while tokens > target:
+        share = tokens - target
+        if rounds is not None:
+            share = -(-share // max(1, rounds - len(counts)))
+        counts.append(min(share, tokens // 2))
+        tokens -= counts[-1]
+    return counts
+
+
 @dataclass(frozen=True)
 class Rounds:
     """What several rounds make of the tokens they began with.

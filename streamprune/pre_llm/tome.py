@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, get_args
 
 from streamprune.checks import check_count
 from streamprune.errors import UnknownNameError
-from streamprune.ops.matching import match_rounds
+from streamprune.ops.matching import joins_per_round, match_rounds
 from streamprune.ops.partition import merge_frame_groups
 from streamprune.ops.similarity import frame_grams
 from streamprune.pre_llm.base import PreLLMMethod
@@ -62,18 +62,3 @@ class ToMe(PreLLMMethod):
         size = None if tokens.size is None else tokens.size.reshape(grid.frames, -1)
         merged = match_rounds(frame_grams(compared), counts, size=size)
         return merge_frame_groups(tokens, merged.slot, merged.weight, merged.kept)
-
-
-def joins_per_round(tokens: int, target: int, *, rounds: int | None = None) -> list[int]:
-    """How many of a frame's ``tokens`` join another one in each round, until ``target`` are left.
-
-    Never more than half of what is left. With ``rounds`` as even as that allows, else as many as possible.
-    """
-    counts: list[int] = []
-    while tokens > target:
-        share = tokens - target
-        if rounds is not None:
-            share = -(-share // max(1, rounds - len(counts)))
-        counts.append(min(share, tokens // 2))
-        tokens -= counts[-1]
-    return counts

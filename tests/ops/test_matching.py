@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from streamprune.ops.matching import Matching, bipartite_match, largest_round, match_rounds
+from streamprune.ops.matching import Matching, bipartite_match, joins_per_round, largest_round, match_rounds
 from streamprune.ops.similarity import frame_grams
 
 # tokens 0 and 1 alike, tokens 2 and 3 nearly alike
@@ -146,3 +146,19 @@ def test_half_precision_matches_as_its_float32_copy() -> None:
     assert torch.equal(half.slot, full.slot)
     merged, _ = half.merge(metric)
     assert torch.equal(merged, full.merge(metric.float())[0].to(torch.bfloat16))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "target", "rounds", "counts"),
+    [
+        (196, 19, None, [98, 49, 24, 6]),
+        (196, 98, None, [98]),
+        (196, 19, 6, [30, 30, 30, 29, 29, 24, 5]),
+        (16, 4, 1, [8, 4]),
+        (9, 1, None, [4, 2, 1, 1]),
+        (9, 9, None, []),
+    ],
+)
+def test_schedules(tokens: int, target: int, rounds: int | None, counts: list[int]) -> None:
+    assert joins_per_round(tokens, target, rounds=rounds) == counts
+    assert tokens - sum(counts) == target

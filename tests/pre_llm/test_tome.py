@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from streamprune.budget import Budget
-from streamprune.pre_llm.tome import ToMe, joins_per_round
+from streamprune.pre_llm.tome import ToMe
 from streamprune.reduce import reduce_tokens, run_reducer
 from streamprune.tokens import VideoGrid, VisualTokens
 from tests.contract.table import clip
@@ -71,22 +71,6 @@ def test_keys_decide_where_they_are_asked_for() -> None:
     assert not torch.equal(by_keys.source, reduce_tokens(features, "tome", keep_ratio=0.5).source)
     with pytest.raises(ValueError, match="signal 'keys'"):
         reduce_tokens(features, "tome", keep_ratio=0.5, metric="keys")
-
-
-@pytest.mark.parametrize(
-    ("tokens", "target", "rounds", "counts"),
-    [
-        (196, 19, None, [98, 49, 24, 6]),
-        (196, 98, None, [98]),
-        (196, 19, 6, [30, 30, 30, 29, 29, 24, 5]),
-        (16, 4, 1, [8, 4]),
-        (9, 1, None, [4, 2, 1, 1]),
-        (9, 9, None, []),
-    ],
-)
-def test_schedules(tokens: int, target: int, rounds: int | None, counts: list[int]) -> None:
-    assert joins_per_round(tokens, target, rounds=rounds) == counts
-    assert tokens - sum(counts) == target
 
 
 def test_defaults() -> None:

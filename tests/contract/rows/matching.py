@@ -7,4 +7,5 @@ from tests.contract.row import Row
 ROWS: tuple[Row, ...] = (
     Row("tome", merges=True, floor="frame"),
     Row("tome", {"rounds": 9}, merges=True, floor="frame"),
+    Row("aim", merges=True, floor="frame"),
 )

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 
 from streamprune.ops.matching import bipartite_match
+from streamprune.reduce import reduce_tokens
+from streamprune.tokens import VideoGrid
 from tests.goldens.case import Case
 
 
@@ -28,4 +30,22 @@ def tome(case: Case) -> None:
     case.close("values", values)
 
 
-ADAPTERS: dict[str, Callable[[Case], None]] = {"tome": tome}
+def aim(case: Case) -> None:
+    """Replays AIM after one round, after two, and so on."""
+    grid = VideoGrid(case.hp["T"], case.hp["h"], case.hp["w"])
+    features = case.given("x").reshape(grid.frames, grid.rows, grid.cols, -1)
+    ended = torch.arange(grid.tokens_per_frame).expand(grid.frames, -1)
+    for number in range(case.hp["rounds"]):
+        reduction = reduce_tokens(features, "aim", rounds=number + 1)
+        case.close(
+            f"values_round{number}",
+            reduction.features[reduction.order].reshape(grid.frames, -1, features.shape[-1]),
+        )
+        emitted = reduction.order.argsort()[reduction.source].reshape(grid.frames, -1)
+        first = emitted.new_tensor(range(grid.frames))[:, None] * (len(reduction) // grid.frames)
+        slot = torch.from_numpy(case.arrays[f"out_slot_round{number}"])
+        ended = slot.gather(1, ended)
+        assert torch.equal(emitted - first, ended), f"{case.id} round {number}"
+
+
+ADAPTERS: dict[str, Callable[[Case], None]] = {"tome": tome, "aim_merge": aim}
