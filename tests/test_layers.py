@@ -23,7 +23,8 @@ LAYERS: list[tuple[str, ...]] = [
     ("metrics",),
     ("report",),
     ("pipelines",),
-    ("embedded", "cli", "__init__"),
+    ("embedded",),
+    ("cli", "__init__"),
     ("__main__",),
 ]
 TRANSFORMERS_ROOMS = {"models", "cache", "pipelines", "embedded"}

@@ -18,7 +18,7 @@ from streamprune.embedded.train.architecture import PoolingHead, load_head
 from streamprune.embedded.train.language import answer_logits, exact_matches
 from streamprune.embedded.train.packing import clip_positions, pack
 from streamprune.embedded.train.tower import patch_features, pixels, project
-from streamprune.embedded.world import Clip
+from streamprune.embedded.world import Clip, Question
 from streamprune.reduce import reduce_tokens
 
 SIDE = 6
@@ -60,12 +60,23 @@ def look(examinee: Examinee, clip: Clip, frames: NDArray[np.uint8] | None = None
 
 
 @torch.no_grad()
+def answered(
+    model: LlavaOnevisionForConditionalGeneration,
+    questions: Sequence[Question],
+    num_frames: int,
+    index: NDArray[np.int64],
+    features: Tensor,
+) -> list[bool]:
+    """Whether each question is answered exactly from ``features`` (kept, 192) at flat ``index``."""
+    places = clip_positions(range(num_frames), index, renumber=False)[None]
+    packed = pack([questions], places)
+    logits, targets = answer_logits(model, features[None], packed, places)
+    return exact_matches(logits, targets, [questions], packed)
+
+
 def marks(examinee: Examinee, seen: Seen, index: NDArray[np.int64], features: Tensor) -> list[bool]:
     """Whether each question is answered exactly from ``features`` (kept, 192) at flat ``index``."""
-    places = clip_positions(range(seen.clip.num_frames), index, renumber=False)[None]
-    packed = pack([seen.clip.questions], places)
-    logits, targets = answer_logits(examinee.model, features[None], packed, places)
-    return exact_matches(logits, targets, [seen.clip.questions], packed)
+    return answered(examinee.model, seen.clip.questions, seen.clip.num_frames, index, features)
 
 
 def full_marks(examinee: Examinee, seen: Seen) -> list[bool]:

@@ -1,109 +1,21 @@
-"""The command line. Help, listings and usage errors answer before torch is imported.
-
-Exit codes: 0 done, 1 failed, 2 asked wrongly, 130 interrupted.
-"""
+"""``streamprune ask``: one video, some questions, the answers and what they cost."""
 
 from __future__ import annotations
 
-import errno
 import json
-import logging
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
-from typer.core import TyperGroup
 
-import streamprune
-from streamprune.errors import StorageError, StreampruneError, UsageError
+from streamprune.cli.app import app, progress_bars
 
 if TYPE_CHECKING:
     from streamprune.pipelines.offline import Answer, EncodedVideo, VideoLLM
     from streamprune.pipelines.request import AnswerRequest
     from streamprune.recipe import Recipe
-
-
-_UNHEARD = logging.NullHandler()
-
-
-class _ErrorGroup(TyperGroup):
-    """Turns our exceptions into one clear line and an exit code, in-process runs included."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()  # a full disk or a closed pipe shows here, while it can still be reported
-            return result
-        except UsageError as error:
-            raise _told(error, 2) from error
-        except StreampruneError as error:
-            raise _told(error, 1) from error
-        except KeyboardInterrupt:
-            raise _told("interrupted", 130) from None
-        except OSError as error:
-            if error.errno == errno.EPIPE:
-                raise  # typer ends quietly when nobody reads any more
-            raise _told(StorageError(f"cannot write the output: {error.strerror or error}"), 1) from error
-
-
-def _told(problem: StreampruneError | str, code: int) -> typer.Exit:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(Text(f"Error: {problem}", style="red"))
-    return typer.Exit(code)
-
-
-app = typer.Typer(
-    name="streamprune",
-    cls=_ErrorGroup,
-    help="Ask videos at a fraction of the tokens.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_show_locals=False,
-)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"streamprune {streamprune.__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """Ask videos at a fraction of the tokens."""
-    # what the readers log reaches the user once, as a warning beside the answer
-    logging.getLogger("streamprune").addHandler(_UNHEARD)
-
-
-@app.command()
-def methods(
-    stage: Annotated[str | None, typer.Option(help="Only this stage.")] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """List every method: its stage, what it needs, and where it was published."""
-    from streamprune.registry import check_stage, list_methods
-    from streamprune.report.tables import methods_markdown, methods_table
-
-    if stage is not None:
-        check_stage(stage)
-    rows = [row for row in list_methods() if stage in (None, row.stage)]
-    if as_json:
-        fields = ("stage", "name", "needs", "causal", "training_free", "source", "summary")
-        print(json.dumps([{name: getattr(row, name) for name in fields} for row in rows], indent=2))
-    elif markdown:
-        print(methods_markdown(rows), end="")
-    else:
-        Console().print(methods_table(rows))
 
 
 @app.command()
@@ -144,7 +56,7 @@ def ask(
     requests = [AnswerRequest(tuple(questions), one, {}, max_new_tokens, positions) for one in recipes]
 
     # the video is opened first: a misspelt path should not wait for a model to load
-    with _progress() as report, open_source(video, backend=backend) as source:
+    with progress_bars() as report, open_source(video, backend=backend) as source:
         report("load", 0, 1)
         from streamprune.pipelines.offline import load
 
@@ -228,22 +140,3 @@ def _show(questions: list[str], recipes: list[Recipe], answers: list[list[Answer
     console.print(
         stats_table([(lbl, col[0].stats.to_dict()) for lbl, col in zip(labels, answers, strict=True)])
     )
-
-
-@contextmanager
-def _progress() -> Iterator[Any]:
-    """Progress bars on stderr when somebody watches; calls with (stage, done, total)."""
-    console = Console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        console=console, transient=True, disable=not console.is_terminal,
-    )  # fmt: skip
-    tasks: dict[str, Any] = {}
-
-    def report(stage: str, done: int, total: int) -> None:
-        if stage not in tasks:
-            tasks[stage] = bar.add_task(stage, total=total)
-        bar.update(tasks[stage], completed=done, total=total)
-
-    with bar:
-        yield report

@@ -1,0 +1,41 @@
+"""How much of what a question is about is still there after a reduction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamprune.embedded.world import Clip, Question
+from streamprune.reduction import Reduction
+
+
+def purity(reduction: Reduction) -> NDArray[np.float32]:
+    """(tokens,) the largest share of one kept row that each token makes up: 1 when kept alone, 0 dropped."""
+    import torch
+
+    weights = reduction.weights
+    row, token = weights.indices()
+    share = weights.values().abs()
+    total = torch.zeros(len(reduction)).index_add(0, row, share)
+    best = torch.zeros(reduction.grid.tokens)
+    best = best.scatter_reduce(0, token, share / total[row].clamp(min=1e-12), "amax")
+    found: NDArray[np.float32] = best.numpy()
+    return found
+
+
+def evidence_recall(clip: Clip, questions: Sequence[Question], share: NDArray[np.float32]) -> list[float]:
+    """For each of ``questions`` about ``clip``, how well its evidence survived, in [0, 1].
+
+    ``share`` is :func:`purity`. Of every object a question is about, the best surviving token counts: its
+    share of a kept row times how much of it the object covers, over the same for the object's best token
+    before the reduction. A question's recall is the mean over its objects.
+    """
+    recalls = []
+    for question in questions:
+        evidence = clip.evidence_by_thing(question).reshape(-1, len(share))
+        before = evidence.max(1)
+        after = (evidence * share).max(1)
+        recalls.append(float(np.mean(after[before > 0] / before[before > 0])) if (before > 0).any() else 1.0)
+    return recalls

@@ -1,0 +1,55 @@
+"""JSON records of measurements: where and when they were taken, and writing them so that nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import streamprune
+from streamprune.errors import StorageError
+
+
+def circumstances(command: Sequence[str]) -> dict[str, Any]:
+    """Version, command, date and machine of a measurement."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    return {
+        "streamprune": streamprune.__version__,
+        "command": " ".join(command),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": version("transformers"),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def write_record(path: str | Path, record: Mapping[str, Any]) -> None:
+    """Write ``record`` as JSON, whole or not at all; StorageError names the file."""
+    target = Path(path)
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        unfinished.replace(target)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise StorageError(f"cannot write {str(target)!r}: {error.strerror or error}") from error

@@ -1,0 +1,135 @@
+"""What reductions lose, as tables and as a plot of accuracy against kept tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from streamprune.errors import MissingDependencyError, StorageError
+
+Rows = Sequence[Mapping[str, Any]]
+GROUPS = ("needle", "main", "global")
+# these stand out in the plot; everything else is drawn thin
+_BASELINES = {"random": "tab:gray", "stride": "tab:olive", "pool": "tab:brown", "oracle": "black"}
+_OURS = "streamprune"
+
+
+def retention_table(record: Mapping[str, Any]) -> Table:
+    """One line per recipe and keep ratio."""
+    title = f"{record['questions']} questions, {record['frames']} frames, {record['tokens']} tokens"
+    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    for number, column in enumerate(("recipe", "keep", "tokens", "right", "95 %", *GROUPS, "evidence")):
+        table.add_column(column, justify="left" if number == 0 else "right")
+    for row in [record["full"], *record["rows"]]:
+        table.add_row(
+            row["recipe"],
+            f"{row['keep_ratio']:g}",
+            f"{row['tokens_kept']:.1f}",
+            _percent(row["accuracy"]),
+            f"{_percent(row['low'])}-{_percent(row['high'])}",
+            *(
+                _percent(row["groups"][group]["accuracy"]) if group in row["groups"] else ""
+                for group in GROUPS
+            ),
+            _percent(row["evidence_recall"]),
+        )
+    return table
+
+
+def retention_markdown(record: Mapping[str, Any]) -> str:
+    """One line per recipe, one column per keep ratio: per cent right, 95 % interval, tokens kept."""
+    ratios = sorted({row["keep_ratio"] for row in record["rows"]}, reverse=True)
+    lines = [["recipe", *(f"{ratio:g}" for ratio in ratios)], ["---", *("---" for _ in ratios)]]
+    for recipe in dict.fromkeys(row["recipe"] for row in record["rows"]):
+        found = {row["keep_ratio"]: row for row in record["rows"] if row["recipe"] == recipe}
+        lines.append([recipe, *(_cell(found[ratio]) if ratio in found else "" for ratio in ratios)])
+    return _markdown(lines)
+
+
+def groups_markdown(record: Mapping[str, Any], keep_ratio: float) -> str:
+    """One line per recipe at ``keep_ratio``: question groups and evidence recall, in per cent."""
+    lines = [["recipe", "tokens", "all", *GROUPS, "evidence recall"], ["---", *("--:" for _ in range(6))]]
+    rows = [row for row in record["rows"] if row["keep_ratio"] == keep_ratio]
+    for row in sorted(rows, key=lambda row: -float(row["accuracy"])):
+        groups = [_percent(row["groups"][group]["accuracy"]) for group in GROUPS if group in row["groups"]]
+        lines.append(
+            [
+                row["recipe"],
+                f"{row['tokens_kept']:.0f}",
+                _percent(row["accuracy"]),
+                *groups,
+                _percent(row["evidence_recall"]),
+            ]
+        )
+    return _markdown(lines)
+
+
+def plot_retention(record: Mapping[str, Any], path: str | Path) -> None:
+    """Draw accuracy against kept tokens into ``path`` (.png, .svg or .pdf).
+
+    Raises MissingDependencyError without matplotlib, StorageError when the file cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError(
+            "drawing the plot needs matplotlib: pip install 'streamprune[plot]'"
+        ) from error
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    axes = figure.subplots()
+    for recipe in dict.fromkeys(row["recipe"] for row in record["rows"]):
+        rows = sorted(
+            (row for row in record["rows"] if row["recipe"] == recipe),
+            key=lambda row: float(row["tokens_kept"]),
+        )
+        kept = [row["tokens_kept"] for row in rows]
+        right = [100 * row["accuracy"] for row in rows]
+        special = recipe == _OURS or recipe in _BASELINES
+        color = "tab:red" if recipe == _OURS else _BASELINES.get(recipe)
+        axes.plot(
+            kept,
+            right,
+            color=color,
+            linewidth=2 if special else 0.7,
+            alpha=1 if special else 0.6,
+            linestyle="--" if recipe in _BASELINES else "-",
+            marker="o" if special else ".",
+            markersize=4,
+            zorder=3 if special else 2,
+            label=recipe,
+        )
+    full = 100 * record["full"]["accuracy"]
+    axes.axhline(full, color="black", linewidth=0.8, linestyle=":")
+    axes.annotate(
+        f"all {record['tokens']} tokens",
+        (1, full),
+        xycoords=("axes fraction", "data"),
+        ha="right",
+        va="bottom",
+    )
+    axes.set_xscale("log")
+    axes.set_xlabel("visual tokens kept (log scale)")
+    axes.set_ylabel("questions right, %")
+    axes.set_title(f"Embedded world, {record['questions']} questions about {record['frames']}-frame clips")
+    axes.legend(fontsize=6, ncols=2, loc="center left", bbox_to_anchor=(1, 0.5))
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=120)
+    except (OSError, ValueError) as error:
+        raise StorageError(f"cannot write the plot {str(path)!r}: {error}") from error
+
+
+def _cell(row: Mapping[str, Any]) -> str:
+    interval = f"{_percent(row['low'])}-{_percent(row['high'])}"
+    return f"{_percent(row['accuracy'])} ({interval}), {row['tokens_kept']:.0f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"

@@ -1,0 +1,133 @@
+"""``bench`` and ``eval``: what they record, and how they answer bad input. Never how long anything takes."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from streamprune.cli import app
+from streamprune.metrics import reducer_speed
+from streamprune.report.retention import groups_markdown, retention_markdown
+from streamprune.report.speed import speed_markdown
+
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    folder = tmp_path_factory.mktemp("eval")
+    arguments = [
+        "eval",
+        "--questions",
+        "40",
+        "--json",
+        str(folder / "e.json"),
+        "--plot",
+        str(folder / "e.png"),
+    ]
+    arguments += ["--recipe", "stride", "--recipe", "pool", "--recipe", "oracle"]
+    done = runner.invoke(app, [*arguments, "--keep-ratio", "0.25", "--keep-ratio", "0.05"])
+    assert done.exit_code == 0, done.output
+    return json.loads((folder / "e.json").read_text()), folder
+
+
+def test_a_record_has_a_row_for_every_recipe_and_share(evaluated: tuple[dict[str, Any], Path]) -> None:
+    record, folder = evaluated
+    assert [(row["recipe"], row["keep_ratio"]) for row in record["rows"]] == [
+        (recipe, ratio) for recipe in ("stride", "pool", "oracle") for ratio in (0.25, 0.05)
+    ]
+    assert record["tokens"] == 576
+    assert record["full"]["tokens_kept"] == 576
+    assert record["full"]["evidence_recall"] == 1.0
+    assert {"date", "device", "command", "torch", "streamprune"} <= record.keys()
+    assert (folder / "e.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_figures_are_what_the_model_answers(evaluated: tuple[dict[str, Any], Path]) -> None:
+    rows = {(row["recipe"], row["keep_ratio"]): row for row in evaluated[0]["rows"]}
+    assert rows["oracle", 0.05]["accuracy"] > rows["stride", 0.05]["accuracy"] + 0.1
+    assert rows["stride", 0.25]["tokens_kept"] == 144
+    for row in rows.values():
+        assert row["low"] <= row["accuracy"] <= row["high"]
+        assert row["count"] == 40 == sum(group["count"] for group in row["groups"].values())
+        assert row["retained"] == pytest.approx(row["accuracy"] / evaluated[0]["full"]["accuracy"], abs=1e-4)
+    # an averaged token holds only a share of the evidence, the oracle's hold it whole
+    assert rows["pool", 0.05]["evidence_recall"] < 0.2 < 0.9 < rows["oracle", 0.05]["evidence_recall"]
+
+
+def test_tables_hold_the_record(evaluated: tuple[dict[str, Any], Path]) -> None:
+    table = retention_markdown(evaluated[0]).splitlines()
+    assert table[0] == "| recipe | 0.25 | 0.05 |"
+    assert table[2].startswith("| stride | ")
+    assert table[2].endswith(", 28 |")
+    best = groups_markdown(evaluated[0], 0.05).splitlines()[2]
+    assert best.startswith("| oracle | 29 |")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["eval", "--suite", "embeded"], "unknown suite 'embeded'. Did you mean 'embedded'"),
+        (["eval", "--recipe", "fastvidd"], "unknown recipe 'fastvidd'"),
+        (["eval", "--keep-ratio", "0"], "keep_ratio must be in (0, 1]"),
+        (["eval", "--questions", "0"], "questions must be"),
+        (["bench", "--stage", "pre-lm"], "unknown stage to time 'pre-lm'. Did you mean 'pre-llm'"),
+        (["bench", "--method", "fastvidd"], "unknown pre_llm method 'fastvidd'"),
+        (["bench", "--keep-ratio", "2"], "keep_ratio must be in (0, 1]"),
+        (["bench", "--repeats", "0"], "repeats must be"),
+    ],
+)
+def test_bad_input_is_answered(arguments: list[str], said: str) -> None:
+    done = runner.invoke(app, arguments)
+    assert done.exit_code == 2
+    assert said in " ".join(done.output.split())
+
+
+def test_a_recipe_with_other_stages_is_refused(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.toml"
+    recipe.write_text('[frames]\nmethod = "uniform"\n[pre_llm]\nmethod = "stride"\n')
+    done = runner.invoke(app, ["eval", "--recipe", str(recipe)])
+    assert done.exit_code == 2
+    assert "must name a pre_llm method and nothing else" in " ".join(done.output.split())
+
+
+def test_bench_records_every_method_on_every_clip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    small = partial(reducer_speed.made_clip, shape=(4, 5, 5, 8))
+    monkeypatch.setattr(reducer_speed, "made_clip", lambda scenes, shape: small(scenes))
+    arguments = ["bench", "--method", "stride", "--method", "fastvid", "--scenes", "1", "--scenes", "4"]
+    done = runner.invoke(app, [*arguments, "--repeats", "1", "--json", str(tmp_path / "b.json")])
+    assert done.exit_code == 0, done.output
+    record = json.loads((tmp_path / "b.json").read_text())
+    assert [(row["method"], row["scenes"]) for row in record["rows"]] == [
+        ("stride", 1), ("fastvid", 1), ("stride", 4), ("fastvid", 4),
+    ]  # fmt: skip
+    assert [row["released_units"] for row in record["rows"]] == [None, 12.0, None, 12.0]
+    assert all(row["wall_units"] > 0 for row in record["rows"])
+    lines = speed_markdown(record["rows"]).splitlines()
+    assert lines[0] == "| method | kept | units, 1 scenes | units, 4 scenes | released |"
+    assert len(lines) == 4
+
+
+def test_a_record_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = runner.invoke(
+        app,
+        [
+            "eval",
+            "--recipe",
+            "stride",
+            "--questions",
+            "10",
+            "--keep-ratio",
+            "0.1",
+            "--json",
+            str(tmp_path / "file/e.json"),
+        ],
+    )
+    assert done.exit_code == 1
+    assert "cannot write" in done.output
