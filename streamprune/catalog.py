@@ -112,4 +112,6 @@ ROWS = (
          summary="tokens unlike their frame, more of them in unusual frames"),
     _row("pre_llm", "aim", "pre_llm.aim:AIM", source="arXiv 2412.03248", causal=True,
          summary="frames halved again and again by bipartite matching"),
+    _row("pre_llm", "prunevid", "pre_llm.prunevid:PruneVid", source="arXiv 2412.16117",
+         summary="clustered segments, still places averaged, clusters of the rest"),
 )  # fmt: skip

@@ -73,6 +73,7 @@ SIGNALS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "keys": _half,
     "image_embeds": lambda features: features.float(),
     "text_embeds": _text,
+    "early_features": lambda features: features.float().roll(2, -1) + 0.3,
     "context_attention": _attention(3, 2.0),
     "layer_saliency": _layers(0),
     "layer_value_similarity": _layers(1),

@@ -56,7 +56,7 @@ def test_agrees_with_the_reference(
     generator = np.random.default_rng(seed)
     given = [np.exp(sharpness * generator.standard_normal(shape)) for _ in range(3)]
     states = list(flow(*(torch.from_numpy(signal).float() for signal in given), target=target))
-    expected = reference(*given, target)
+    expected = reference(given[0], given[1], given[2], target)
     assert [state.alive.tolist() for state in states] == expected
     assert states[-1].alive.shape == (shape[0], target)
 
@@ -99,7 +99,8 @@ def test_scores_by_hand_and_zeros_counted_as_even() -> None:
 
 def test_who_is_at_the_target_stays_and_keeps_its_scores() -> None:
     before = torch.tensor([[3.0, 1.0]])
-    kept, scores = flow_step(*[torch.ones(1, 2)] * 3, before, target=2, layers_left=4)
+    ones = torch.ones(1, 2)
+    kept, scores = flow_step(ones, ones, ones, before, target=2, layers_left=4)
     assert kept.tolist() == [[0, 1]]
     assert torch.equal(scores, before)
 

@@ -18,6 +18,11 @@ def _cells_without_room(grid: VideoGrid) -> int:
     return max(0, _cells(grid) - int(grid.tokens / 2.5**2)) + 1
 
 
+def _windows(grid: VideoGrid) -> int:
+    """Windows of three tokens a side, smaller at the edges."""
+    return grid.frames * math.ceil(grid.rows / 3) * math.ceil(grid.cols / 3)
+
+
 ROWS = (
     Row("flowcut", floor="frame"),
     Row("vflowopt", overshoot=lambda grid: 1),
@@ -29,5 +34,7 @@ ROWS = (
         floor=_cells,
         overshoot=_cells_without_room,
     ),
+    Row("mustdrop", merges=True, counts=False, floor=_windows),
+    Row("mustdrop", {"shared_count": False}, merges=True, counts=False, floor=_windows),
     Row("flowcut", {"schedule": "frame", "interval": 1, "momentum": 0.2}, floor="frame"),
 )
