@@ -79,6 +79,11 @@ def share_of(total_tokens: int, share: float, *, rounding: Rounding = "floor") -
     return _round(total_tokens * share, rounding)
 
 
+def whole_tokens(tokens: float, *, rounding: Rounding = "floor") -> int:
+    """An already computed, fractional number of tokens as an integer; may be 0."""
+    return _round(tokens, rounding)
+
+
 def split_evenly(total: int, rooms: Sequence[int]) -> list[int]:
     """Share ``total`` out over places that can hold ``rooms[i]`` each.
 
@@ -92,6 +97,27 @@ def split_evenly(total: int, rooms: Sequence[int]) -> list[int]:
         for place in free[:left]:
             given[place] += min(each, rooms[place] - given[place])
     return given
+
+
+def largest_common_share(total: int, sizes: Sequence[int]) -> list[int]:
+    """Tokens that each group keeps of its ``sizes[i]`` at the largest common share that fits into ``total``.
+
+    A group keeps ``floor(size * share)`` tokens, at least one; that may be more than ``total`` altogether.
+    """
+    # shares are multiples of a fraction finer than the difference of any two that matter
+    finest = 2**48
+
+    def kept(share: int) -> list[int]:
+        return [max(1, size * share // finest) for size in sizes]
+
+    low, high = 0, finest
+    while low < high:
+        middle = (low + high + 1) // 2
+        if sum(kept(middle)) <= total:
+            low = middle
+        else:
+            high = middle - 1
+    return kept(low)
 
 
 def _round(value: float, rounding: Rounding) -> int:

@@ -19,3 +19,9 @@ def check_number(name: str, value: object, low: float, high: float) -> None:
         raise InvalidTypeError(f"{name} must be a number in [{low:g}, {high:g}], got {value!r}")
     if not low <= value <= high:
         raise InvalidValueError(f"{name} must be in [{low:g}, {high:g}], got {value!r}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuse anything but True or False."""
+    if not isinstance(value, bool):
+        raise InvalidTypeError(f"{name} must be True or False, got {value!r}")

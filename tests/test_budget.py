@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
 
-from streamprune.budget import Budget, Rounding, share_of, split_evenly
+from streamprune.budget import Budget, Rounding, largest_common_share, share_of, split_evenly, whole_tokens
 
 
 @pytest.mark.parametrize(
@@ -141,3 +142,42 @@ def test_a_split_never_loses_a_token() -> None:
         assert all(0 <= g <= room for g, room in zip(given, rooms, strict=True))
         unfilled = [g for g, room in zip(given, rooms, strict=True) if g < room]
         assert not unfilled or max(given) - min(unfilled) <= 1
+
+
+@pytest.mark.parametrize(
+    ("rounding", "expected"),
+    [("floor", [0, 2, 3]), ("truncate", [0, 2, 2]), ("half_even", [0, 2, 3]), ("ceil", [1, 3, 3])],
+)
+def test_whole_tokens(rounding: Rounding, expected: list[int]) -> None:
+    assert [whole_tokens(tokens, rounding=rounding) for tokens in (0.4, 2.5, 2.9999999999)] == expected
+
+
+@pytest.mark.parametrize(
+    ("total", "sizes", "kept"),
+    [
+        (10, [], []),
+        (10, [10], [10]),
+        (100, [10, 7], [10, 7]),
+        (9, [10], [9]),
+        # 19.6 each
+        (627, [196] * 32, [19] * 32),
+        # a share of 1/2 would give 5 and 2, one too many
+        (6, [10, 5], [4, 2]),
+        (7, [10, 5], [5, 2]),
+        # one each is the least
+        (1, [4, 4, 4], [1, 1, 1]),
+        (-3, [4, 4], [1, 1]),
+    ],
+)
+def test_the_largest_common_share(total: int, sizes: list[int], kept: list[int]) -> None:
+    assert largest_common_share(total, sizes) == kept
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_larger_common_share_fits(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    sizes = generator.integers(1, 50, 6).tolist()
+    total = int(generator.integers(6, sum(sizes)))
+    shares = sorted({Fraction(j, n) for n in sizes for j in range(1, n + 1)})
+    fitting = [[max(1, int(n * share)) for n in sizes] for share in shares]
+    assert largest_common_share(total, sizes) == [kept for kept in fitting if sum(kept) <= total][-1]

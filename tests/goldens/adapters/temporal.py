@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import torch
 
-from streamprune.reduce import reduce_tokens
+from streamprune.budget import Budget
+from streamprune.pre_llm.vidcom2 import VidCom2, similarities
+from streamprune.reduce import reduce_tokens, run_reducer
 from streamprune.reduction import Reduction
-from streamprune.tokens import VideoGrid
+from streamprune.tokens import VideoGrid, VisualTokens
 from tests.goldens.case import Case
 
 
@@ -54,4 +56,15 @@ def evs(case: Case) -> None:
     case.same("mrope_delta", ids.max() + 1 - ids.shape[1])
 
 
-ADAPTERS: dict[str, Callable[[Case], None]] = {"evs": evs}
+def vidcom2(case: Case) -> None:
+    """Replays VidCom2 as its authors released it."""
+    hp, features = case.hp, features_of(case)
+    method = VidCom2(temperature=hp["temp"], budget=Budget(keep_ratio=hp["base_scale"]))
+    reduction = run_reducer(method, VisualTokens.from_grid(features))
+    to_video, _ = similarities(features.flatten(1, 2), method.channel_share)
+    case.close("frame_scales", method.frame_shares(to_video, hp["base_scale"]))
+    case.same("kept", reduction.index)
+    compare_per_frame(case, reduction)
+
+
+ADAPTERS: dict[str, Callable[[Case], None]] = {"evs": evs, "vidcom2": vidcom2}
