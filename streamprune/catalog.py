@@ -114,4 +114,7 @@ ROWS = (
          summary="frames halved again and again by bipartite matching"),
     _row("pre_llm", "prunevid", "pre_llm.prunevid:PruneVid", source="arXiv 2412.16117",
          summary="clustered segments, still places averaged, clusters of the rest"),
+    _row("pre_llm", "hiprune", "pre_llm.hiprune:HiPrune", source="arXiv 2508.00553", causal=True,
+         needs=("received_attention_middle", "received_attention"),
+         summary="anchors of a middle tower layer, neighbours, most attended"),
 )  # fmt: skip

@@ -31,7 +31,7 @@ def density_peaks(squared_distances: torch.Tensor, neighbors: int) -> torch.Tens
     shape = squared_distances.shape
     sets = squared_distances.reshape(-1, *shape[-2:])
     together = max(1, _BLOCK_ENTRIES // max(1, shape[-1] ** 2))
-    return torch.cat([_peaks(block, neighbors) for block in sets.split(together)]).reshape(shape[:-1])
+    return torch.cat([_peaks(block, neighbors) for block in torch.split(sets, together)]).reshape(shape[:-1])
 
 
 def density_clusters(
@@ -64,6 +64,27 @@ def nearest_centre(squared_distances: torch.Tensor, centres: torch.Tensor) -> to
     joined = squared_distances.gather(-2, rows).min(-2).indices
     numbers = torch.arange(centres.shape[-1], device=centres.device).expand_as(centres)
     return joined.scatter(-1, centres, numbers)
+
+
+def cluster_places(
+    sets: torch.Tensor, place: torch.Tensor, clusters: int, neighbors: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`density_clusters` of the points at ``place`` (n,) in each of (sets, points, channels).
+
+    Sets are taken a few at a time, so that their distances stay in cache and never fill the memory.
+
+    Returns:
+        The centres (sets, clusters), best first, and the number of each point's centre (sets, n), both in
+        numbers of ``place``.
+    """
+    together = max(1, _BLOCK_ENTRIES // max(1, len(place) ** 2))
+    whole = len(place) == sets.shape[1]
+    blocks = [
+        density_clusters(scaled_distances(block if whole else block[:, place]), clusters, neighbors)
+        for block in torch.split(sets, together)
+    ]
+    centres, joined = zip(*blocks, strict=True)
+    return torch.cat(centres), torch.cat(joined)
 
 
 def scaled_distances(sets: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,11 @@ def _up_per_frame_half_per_segment(grid: VideoGrid) -> int:
     return -(-5 * grid.frames // 4)
 
 
+def _one_per_group(grid: VideoGrid) -> int:
+    """A token each frame and one each segment of two frames or more."""
+    return grid.frames + grid.frames // 2
+
+
 ROWS: tuple[Row, ...] = (
     Row("holitom", merges=True, counts=False, overshoot=_up_per_frame_half_per_segment),
     Row(
@@ -19,5 +24,13 @@ ROWS: tuple[Row, ...] = (
         merges=True,
         counts=False,
         overshoot=_up_per_frame_half_per_segment,
+    ),
+    Row("prunevid", merges=True, counts=False, floor=_one_per_group),
+    Row(
+        "prunevid",
+        {"segment_ratio": 0.5, "smallest_group": 0, "similarity_threshold": 0.6},
+        merges=True,
+        counts=False,
+        floor=_one_per_group,
     ),
 )

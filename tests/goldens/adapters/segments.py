@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import torch
 
-from streamprune.ops.segments import static_windows
+from streamprune.ops.segments import cluster_labels, runs_of_equal, settle_labels, static_windows
 from streamprune.ops.temporal import previous_cosine
+from streamprune.pre_llm.prunevid import static_places
 from streamprune.reduce import reduce_tokens
 from streamprune.tokens import VideoGrid
 from tests.goldens.adapters.fastvid import grid_of, with_row_ends
@@ -58,6 +59,41 @@ def holitom(case: Case) -> None:
         case.close("values", reduction.features[reduction.order])
 
 
+def prunevid(case: Case) -> None:
+    """Replays PruneVid before the language model."""
+    grid, hp = grid_of(case), case.hp
+    features = _features(case, grid)
+    reduction = reduce_tokens(
+        features,
+        "prunevid",
+        cluster_ratio=hp["beta"],
+        similarity_threshold=hp["tau"],
+        segment_ratio=hp["gamma"],
+        neighbors=hp["k"],
+    )
+    frames = features.flatten(1, 2)
+    labels = cluster_labels(frames.mean(1), int(grid.frames * hp["gamma"]), hp["k"])
+    settled = settle_labels(labels)
+    if case.exact:
+        case.same("labels_raw", labels)
+    segments = runs_of_equal(settled)
+    case.same("labels_refined", settled)
+    case.same("window_sizes", [stop - start for start, stop in segments])
+    static = torch.stack([static_places(frames[start:stop], hp["tau"]) for start, stop in segments])
+    case.same("static_mask", static)
+    position = torch.empty_like(reduction.order)
+    position[reduction.order] = torch.arange(len(reduction))
+    case.same("assign", position[reduction.source].reshape(grid.frames, -1))
+    case.close("values", reduction.features[reduction.order])
+    emitted = reduction.index[reduction.order]
+    frame, place = emitted // grid.tokens_per_frame, emitted % grid.tokens_per_frame
+    inside = [(frame >= start) & (frame < stop) for start, stop in segments]
+    still = [mask[place] for mask in static]
+    case.same("static_sizes", [int((a & b).sum()) for a, b in zip(inside, still, strict=True)])
+    case.same("dynamic_sizes", [int((a & ~b).sum()) for a, b in zip(inside, still, strict=True)])
+
+
 ADAPTERS: dict[str, Callable[[Case], None]] = {
     "holitom_outer": holitom,
+    "prunevid_merge": prunevid,
 }
