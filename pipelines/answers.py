@@ -25,10 +25,11 @@ class Stats:
         new_tokens: tokens of the answer, the end token included.
         decode_ms: reading and decoding the frames.
         preprocess_ms: resizing and normalising them.
-        encode_ms: the vision tower.
-        reduce_ms: choosing and merging tokens.
+        encode_ms: the vision tower, once more for signals that were computed after encoding.
+        reduce_ms: choosing and merging tokens, with the signals of the question that the method reads.
         prefill_ms: from the prompt to the first new token.
         generate_ms: from the first new token to the last.
+        reduce_flops: operations of the language model for those signals, 0 for most methods.
         prefill_flops: operations of the language model for the prompt, see ``metrics.flops``.
         decode_flops: operations of the language model for the answer.
         kv_bytes: storage behind the key-value cache after the answer.
@@ -46,6 +47,7 @@ class Stats:
     reduce_ms: float
     prefill_ms: float
     generate_ms: float
+    reduce_flops: int
     prefill_flops: int
     decode_flops: int
     kv_bytes: int

@@ -21,6 +21,8 @@ from streamprune.metrics.memory import PeakMemory, kv_bytes
 from streamprune.models.base import Prompt, VideoFamily
 from streamprune.models.generation import Generation, check_context, generate
 from streamprune.models.loading import load_model
+from streamprune.models.question_signals import with_question
+from streamprune.models.signals import Signals
 from streamprune.pipelines.answers import Answer, AnswerStream, Stats
 from streamprune.pipelines.encoding import EncodedVideo, Encoding, Progress, encode_video, wait_for
 from streamprune.pipelines.request import AnswerRequest, FrameRequest, read_questions, read_recipe
@@ -62,13 +64,21 @@ def load(
 
 
 @dataclass(frozen=True)
+class _Reduced:
+    """What is left of the video, for one question or for all, and what choosing it took."""
+
+    reduction: Reduction
+    ms: float
+    flops: int
+
+
+@dataclass(frozen=True)
 class _Job:
     """What the questions of one call share."""
 
     request: AnswerRequest
     video: EncodedVideo
-    reduction: Reduction
-    reduce_ms: float
+    method: Reducer
     peak: PeakMemory
     progress: Progress | None
 
@@ -100,13 +110,16 @@ class VideoLLM:
         """Turn a video into visual tokens once, to ask about it later with :meth:`ask`.
 
         Args:
-            signals: what methods may want to read later; default: everything this model can give.
+            signals: names of what methods will read later. Default: what costs next to nothing; any other
+                signal is computed when a question first needs it, by running the vision tower once more over
+                the frames, which are kept for it (384 x 384 pixels in bfloat16: 0.9 MB of main memory each).
+                With names, nothing is kept and those are all there will be.
             others: as in :meth:`ask`; of ``recipe`` only the frames stage counts.
         """
         frames = FrameRequest(read_recipe(recipe), num_frames, fps, start_seconds, end_seconds)
         if isinstance(signals, str):
             raise InvalidTypeError(f"signals must be a list of names, got the text {signals!r}")
-        wanted = self.family.cheap_signals() if signals is None else tuple(signals)
+        wanted = None if signals is None else tuple(signals)
         how = self._how(backend, frames_per_batch, progress)
         return encode_video(self.family, video, frames.method(self.family.default_num_frames), wanted, how)
 
@@ -146,7 +159,9 @@ class VideoLLM:
         progress: Progress | None = None,
         **options: Any,
     ) -> Answer | list[Answer] | AnswerStream:
-        """Answer one question about ``video``, or several, for which it is decoded, encoded and reduced once.
+        """Answer one question about ``video``, or several, for which it is decoded and encoded once.
+
+        It is also reduced once, unless the method reads the question.
 
         Args:
             video: a path, folder of images, uint8 array (frames, rows, cols, 3), list or iterator of
@@ -172,9 +187,15 @@ class VideoLLM:
         if stream and not isinstance(question, str):
             raise InvalidValueError("stream=True takes one question; ask several one after the other")
         job = self._prepare(video, frames, request, self._how(backend, frames_per_batch, progress))
+        first = request.questions[0]
+        reduced = self._reduce(job, first)
         if stream:
-            return AnswerStream(lambda say, stop: self._answer(job, request.questions[0], say, stop))
-        answers = [self._answer(job, one) for one in request.questions]
+            return AnswerStream(lambda say, stop: self._answer(job, first, reduced, say, stop))
+        answers = [self._answer(job, first, reduced)]
+        for one in request.questions[1:]:
+            if request.question_needs():
+                reduced = self._reduce(job, one)
+            answers.append(self._answer(job, one, reduced))
         return answers[0] if isinstance(question, str) else answers
 
     def _how(self, backend: str, frames_per_batch: int | None, progress: Progress | None) -> Encoding:
@@ -182,7 +203,7 @@ class VideoLLM:
         return Encoding(backend, batch, progress)
 
     def _prepare(self, video: Any, frames: FrameRequest, request: AnswerRequest, how: Encoding) -> _Job:
-        """Everything the questions share: encode and reduce."""
+        """Everything the questions share: encode, with the signals the method reads."""
         method = request.method()
         peak = PeakMemory(self.family.device).start()
         if isinstance(video, EncodedVideo):
@@ -200,11 +221,20 @@ class VideoLLM:
                 how,
                 check_frames=lambda frames_so_far: self._check_room(request, method, frames_so_far),
             )
+        if isinstance(video.tokens.signals, Signals):
+            video.tokens.signals.prepare(request.needs())
+        return _Job(request, video, method, peak, how.progress)
+
+    def _reduce(self, job: _Job, question: str) -> _Reduced:
+        """Choose the tokens; for methods that read no question, the same for any."""
         started = time.perf_counter()
-        reduction = run_reducer(method, video.tokens)
+        names = job.request.question_needs()
+        asked = with_question(self.family, question, job.video.tokens, names)
+        reduction = run_reducer(job.method, asked.tokens)
         wait_for(reduction.features.device)
-        reduce_ms = 1000 * (time.perf_counter() - started)
-        return _Job(request, video, reduction, reduce_ms, peak, how.progress)
+        ms = 1000 * (time.perf_counter() - started)
+        flops = self._shape.prefill_flops(asked.read_tokens) if asked.read_tokens else 0
+        return _Reduced(reduction, ms, flops)
 
     def _check_room(self, request: AnswerRequest, method: Reducer, frames: int) -> None:
         """Raise ContextLengthError as soon as so many frames cannot fit, before encoding them for nothing."""
@@ -218,12 +248,13 @@ class VideoLLM:
         self,
         job: _Job,
         question: str,
+        reduced: _Reduced,
         say: Callable[[str], None] | None = None,
         stop: threading.Event | None = None,
     ) -> Answer:
         request, video = job.request, job.video
         prompt = self.family.prompt(
-            question, job.reduction, pts_seconds=video.pts_seconds, positions=request.positions
+            question, reduced.reduction, pts_seconds=video.pts_seconds, positions=request.positions
         )
         full = prompt.full_tokens if request.positions == "keep" else None
         check_context(self.family, len(prompt), request.max_new_tokens, full)
@@ -233,14 +264,15 @@ class VideoLLM:
         return Answer(
             text=out.text,
             question=question,
-            stats=self._stats(job, prompt, out),
+            stats=self._stats(job, reduced, prompt, out),
             recipe=request.recipe.name,
             pts_seconds=video.pts_seconds,
             warnings=video.warnings,
         )
 
-    def _stats(self, job: _Job, prompt: Prompt, out: Generation) -> Stats:
-        video, reduction = job.video, job.reduction
+    def _stats(self, job: _Job, reduced: _Reduced, prompt: Prompt, out: Generation) -> Stats:
+        video, reduction, signals = job.video, reduced.reduction, job.video.tokens.signals
+        late_ms = signals.late_ms(job.request.needs()) if isinstance(signals, Signals) else 0.0
         new_tokens = len(out.token_ids)
         return Stats(
             frames=reduction.grid.frames,
@@ -250,10 +282,11 @@ class VideoLLM:
             new_tokens=new_tokens,
             decode_ms=video.decode_ms,
             preprocess_ms=video.preprocess_ms,
-            encode_ms=video.encode_ms,
-            reduce_ms=job.reduce_ms,
+            encode_ms=video.encode_ms + late_ms,
+            reduce_ms=reduced.ms,
             prefill_ms=1000 * out.prefill_seconds,
             generate_ms=1000 * out.generate_seconds,
+            reduce_flops=reduced.flops,
             prefill_flops=self._shape.prefill_flops(len(prompt)),
             decode_flops=self._shape.decode_flops(len(prompt), new_tokens),
             kv_bytes=kv_bytes(out.cache),

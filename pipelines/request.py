@@ -15,6 +15,7 @@ from streamprune.frames import Fps, FrameMethod, Uniform
 from streamprune.models.chat_template import check_question
 from streamprune.models.positions import PositionRule, check_position_rule
 from streamprune.recipe import Recipe
+from streamprune.tokens import QUESTION_SIGNALS
 
 if TYPE_CHECKING:
     from streamprune.reduce import Reducer
@@ -117,7 +118,14 @@ class AnswerRequest:
         return KeepAll()
 
     def needs(self) -> tuple[str, ...]:
-        """Names of the signals the method reads; a method of the user's own need not say any."""
+        """Signals of the video that the method reads; a method of the user's own need not say any."""
+        return tuple(name for name in self._all_needs() if name not in QUESTION_SIGNALS)
+
+    def question_needs(self) -> tuple[str, ...]:
+        """Signals of each question that the method reads; when there are any, it decides per question."""
+        return tuple(name for name in self._all_needs() if name in QUESTION_SIGNALS)
+
+    def _all_needs(self) -> tuple[str, ...]:
         return tuple(getattr(self.method(), "needs", ()))
 
 

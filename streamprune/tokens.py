@@ -20,7 +20,10 @@ from streamprune.reduction import Reduction
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Reduction", "VideoGrid", "VisualTokens"]
+__all__ = ["QUESTION_SIGNALS", "Reduction", "VideoGrid", "VisualTokens"]
+
+# signals that belong to a question: what a method keeps because of them suits that question alone
+QUESTION_SIGNALS = ("text_embeds", "query_frame_attention")
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ import torch
 from streamprune.errors import InvalidValueError, SignalError
 from streamprune.models.positions import PositionRule
 from streamprune.models.preprocessing import FrameTransform, Image
+from streamprune.models.signals import Late, Signals
 from streamprune.registry import list_methods
-from streamprune.tokens import Reduction, VideoGrid, VisualTokens
+from streamprune.tokens import QUESTION_SIGNALS, Reduction, VideoGrid, VisualTokens
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Prompt:
         position_ids: (1, length) int64, or (3, 1, length) for families with three axes.
         modality: key of the visual rows in ``mm_encoder_outputs``.
         visual: the family's visual rows, in the shape its ``get_*_features`` returns them.
+        kept_columns: (kept,) int64, where in the prompt each row of the reduction stands.
         full_tokens: length the prompt would have had with every visual token.
     """
 
@@ -93,6 +95,7 @@ class Prompt:
     position_ids: torch.Tensor
     modality: str
     visual: Any
+    kept_columns: torch.Tensor
     full_tokens: int
 
     def __len__(self) -> int:
@@ -158,24 +161,43 @@ class VideoFamily(ABC):
         device: torch.device = next(self.model.get_encoder("video").parameters()).device
         return device
 
-    def signals(self, computed: Mapping[str, torch.Tensor]) -> Signals:
-        """Wrap signals that were ``computed`` while encoding, so that asking for another one is explained."""
-        return Signals(self, computed)
+    def vision_dtype(self) -> torch.dtype:
+        """Numbers that the vision tower's inputs are turned into."""
+        weights = self.model.get_encoder("video").parameters()
+        dtype: torch.dtype = next(w.dtype for w in weights if w.is_floating_point())
+        return dtype
+
+    def signals(self, computed: Mapping[str, torch.Tensor], late: Late | None = None) -> Signals:
+        """Wrap signals that were ``computed`` while encoding, and the way to compute others ``late``."""
+        return Signals(computed, late, self.check_frame_signals)
 
     def check_signals(self, names: Sequence[str]) -> None:
         """Raise SignalError, naming what would work, unless this model can give every signal of ``names``."""
         for name in names:
-            if name not in self.available_signals():
+            if name not in self._everything():
                 raise SignalError(f"{self.explain_missing(name)} {self._methods_that_work()}")
 
+    def check_frame_signals(self, names: Sequence[str]) -> None:
+        """The same for what is computed while encoding, before there is a question."""
+        self.check_signals(names)
+        for name in names:
+            if name in QUESTION_SIGNALS:
+                raise SignalError(
+                    f"the signal {name!r} belongs to a question, so no video has it: ask() computes it for a "
+                    "method that lists it in its needs; leave it out of signals"
+                )
+
+    def _everything(self) -> tuple[str, ...]:
+        return (*self.available_signals(), *QUESTION_SIGNALS)
+
     def _methods_that_work(self) -> str:
-        have = set(self.available_signals())
+        have = set(self._everything())
         names = [info.name for info in list_methods("pre_llm") if have.issuperset(info.needs)]
         return f"Methods that work with this model as it is: {', '.join(names)}."
 
     def explain_missing(self, name: str) -> str:
         """Say why signal ``name`` cannot be given, and what to do about it."""
-        known = ", ".join(self.available_signals()) or "none"
+        known = ", ".join(self._everything())
         return f"{self.model_type} models cannot give the signal {name!r} (available: {known})."
 
     @abstractmethod
@@ -215,29 +237,6 @@ class VideoFamily(ABC):
     @abstractmethod
     def fixed_tokens(self, question: str) -> int:
         """Length of the prompt for ``question`` besides the grid's tokens: template, question, separators."""
-
-
-class Signals(Mapping[str, torch.Tensor]):
-    """The signals computed for one video; asking for one that is not there says how to get it."""
-
-    def __init__(self, family: VideoFamily, computed: Mapping[str, torch.Tensor]) -> None:
-        self._family = family
-        self._computed = dict(computed)
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        if name in self._computed:
-            return self._computed[name]
-        self._family.check_signals([name])
-        raise SignalError(
-            f"the signal {name!r} was not computed when this video was encoded; "
-            f"encode it again with signals=({name!r},)"
-        )
-
-    def __iter__(self) -> Any:
-        return iter(self._computed)
-
-    def __len__(self) -> int:
-        return len(self._computed)
 
 
 def place_of_video(ids: Sequence[int], tokenizer: Any, video_id: int, image_id: int | None = None) -> int:

@@ -70,7 +70,7 @@ class LlavaOnevision(VideoFamily):
     @torch.no_grad()
     def encode(self, pixels: torch.Tensor, signals: Sequence[str] = ()) -> EncodedFrames:
         """Run the model's ``get_video_features`` on (frames, 3, rows, cols) and cut off the newline row."""
-        self.check_signals(signals)
+        self.check_frame_signals(signals)
         head = [name for name in signals if self._head is not None and name in _HEAD_SIGNALS]
         inside = [name for name in signals if name not in (*head, "image_embeds")]
         with self._tower.watch(inside) as found:
@@ -131,6 +131,7 @@ class LlavaOnevision(VideoFamily):
             ),
             modality="video",
             visual=visual,
+            kept_columns=torch.arange(place, place + len(index), device=device),
             full_tokens=place + grid.tokens + 1 + after,
         )
 

@@ -1,0 +1,145 @@
+"""Signals that belong to a question: its words as the language model takes them in, and where it looks."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from streamprune.errors import SignalError
+from streamprune.models.base import Prompt, VideoFamily
+from streamprune.models.devices import out_of_memory_explained
+from streamprune.models.generation import check_context
+from streamprune.ops.rotary import rotate
+from streamprune.tokens import Reduction, VideoGrid, VisualTokens
+
+# longest prompt that is read only to see where the language model looks; of more tokens than fit, every second
+# row and column of the grid is shown, or every third, ...
+LOOK_TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class AskedTokens:
+    """Visual tokens with the signals of one question.
+
+    Attributes:
+        tokens: the same tokens, whose ``signals`` also hold those of the question.
+        read_tokens: length of the prompt that the language model had to read for them, 0 for none.
+    """
+
+    tokens: VisualTokens
+    read_tokens: int = 0
+
+
+def with_question(
+    family: VideoFamily, question: str, tokens: VisualTokens, names: Sequence[str]
+) -> AskedTokens:
+    """Compute the signals ``names`` of ``question`` about ``tokens``.
+
+    * ``text_embeds`` (pieces, channels): the language model's input embeddings of the question's tokens.
+    * ``query_frame_attention`` (frames,): share of each frame in the attention that the last token of the
+      prompt pays to visual tokens, averaged over heads and over the last third of the language model's
+      layers. The model reads one prompt for it; see :data:`LOOK_TOKENS`.
+    """
+    found: dict[str, torch.Tensor] = {}
+    read_tokens = 0
+    for name in names:
+        if name == "text_embeds":
+            found[name] = _text_embeds(family, question)
+        elif name == "query_frame_attention":
+            prompt, shown = _prompt_to_read(family, question, tokens)
+            found[name] = _last_row(family, prompt, shown.grid.frames)
+            read_tokens = len(prompt)
+        else:
+            raise SignalError(f"the signal {name!r} does not belong to a question")
+    return AskedTokens(replace(tokens, signals=ChainMap(found, tokens.signals)), read_tokens)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def _text_embeds(family: VideoFamily, question: str) -> torch.Tensor:
+    ids = family.tokenizer(question, add_special_tokens=False)["input_ids"]
+    embedded: torch.Tensor = family.model.get_input_embeddings()(torch.tensor(ids, device=family.device))
+    return embedded
+
+
+def _prompt_to_read(family: VideoFamily, question: str, tokens: VisualTokens) -> tuple[Prompt, Reduction]:
+    """The prompt about as many evenly spaced tokens of every frame as may be read."""
+    grid, fixed = tokens.grid, family.fixed_tokens(question)
+    room = min(LOOK_TOKENS, family.context_tokens)
+    step = next(
+        (
+            step
+            for step in range(1, max(grid.rows, grid.cols))
+            if fixed + grid.frames * -(-grid.rows // step) * -(-grid.cols // step) <= room
+        ),
+        max(grid.rows, grid.cols),
+    )
+    shown = Reduction.select(tokens, _every(grid, step, tokens.features.device))
+    keeps_places = fixed + grid.tokens <= family.context_tokens
+    prompt = family.prompt(
+        question,
+        shown,
+        pts_seconds=tokens.pts_seconds,
+        positions="keep" if keeps_places else "renumber",
+    )
+    check_context(family, len(prompt), 0)
+    return prompt, shown
+
+
+def _every(grid: VideoGrid, step: int, device: torch.device) -> torch.Tensor:
+    """Flat indices of every ``step``-th row and column of every frame."""
+    flat = torch.arange(grid.tokens, device=device).reshape(grid.frames, grid.rows, grid.cols)
+    return flat[:, ::step, ::step].flatten()
+
+
+@torch.no_grad()
+def _last_row(family: VideoFamily, prompt: Prompt, frames: int) -> torch.Tensor:
+    """(frames,) attention of the prompt's last token to its visual tokens, sums to 1."""
+    layers = family.model.get_decoder().layers
+    deep = layers[2 * len(layers) // 3 :]
+    rows: list[torch.Tensor] = []
+
+    def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        states = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+        rows.append(_look(module, states[0], kwargs["position_embeddings"], prompt.kept_columns))
+
+    with family.lock, out_of_memory_explained(f"reading a prompt of {len(prompt)} tokens"):
+        hooks = [layer.self_attn.register_forward_pre_hook(look, with_kwargs=True) for layer in deep]
+        try:
+            family.model(**prompt.model_inputs(), use_cache=False, logits_to_keep=1)
+        finally:
+            for hook in hooks:
+                hook.remove()
+    attention = torch.stack([row.to(family.device) for row in rows]).mean(0)
+    return attention.reshape(frames, -1).sum(1)
+
+
+def _look(
+    attention: Any, states: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor], columns: torch.Tensor
+) -> torch.Tensor:
+    """(columns,) softmax over ``columns`` of the last row's scores, mean over heads.
+
+    Args:
+        states: (prompt, width) what goes into the attention.
+        tables: cosines and sines of the positions, (1, prompt, head width).
+    """
+    columns = columns.to(states.device)
+    cos, sin = (table[0, :, None].float() for table in tables)
+    query = _heads(attention, "q", states[-1:])
+    keys = _heads(attention, "k", states[columns])
+    query, keys = rotate(query, cos[-1:], sin[-1:]), rotate(keys, cos[columns], sin[columns])
+    keys = keys.repeat_interleave(query.shape[1] // keys.shape[1], dim=1)
+    scores = torch.einsum("hd,chd->hc", query[0], keys) * float(attention.scaling)
+    return torch.softmax(scores, -1).mean(0)
+
+
+def _heads(attention: Any, which: str, states: torch.Tensor) -> torch.Tensor:
+    """(rows, heads, head width) float32 queries ("q") or keys ("k") before rotation."""
+    rows = getattr(attention, f"{which}_proj")(states).unflatten(-1, (-1, attention.head_dim))
+    norm = getattr(attention, f"{which}_norm", None)
+    projected: torch.Tensor = rows if norm is None else norm(rows)
+    return projected.float()
