@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from streamprune.errors import InvalidTypeError, InvalidValueError
 
 
@@ -25,3 +27,16 @@ def check_flag(name: str, value: object) -> None:
     """Refuse anything but True or False."""
     if not isinstance(value, bool):
         raise InvalidTypeError(f"{name} must be True or False, got {value!r}")
+
+
+def check_instead_of_budget(method: str, options: Mapping[str, object], *, budget_given: bool) -> None:
+    """Refuse options of ``method`` that say how much stays where keep_ratio or keep_tokens says it too.
+
+    Options that are None are not given.
+    """
+    given = [f"{name}={value!r}" for name, value in options.items() if value is not None]
+    if given and budget_given:
+        raise InvalidValueError(
+            f"{' and '.join(given)} of {method} decides how much stays, and so does keep_ratio or "
+            f"keep_tokens; leave out {', '.join(name for name in options)} or the budget"
+        )

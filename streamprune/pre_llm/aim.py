@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from streamprune.budget import Budget
-from streamprune.checks import check_count
-from streamprune.errors import InvalidValueError
+from streamprune.checks import check_count, check_instead_of_budget
 from streamprune.ops.matching import joins_per_round, match_rounds
 from streamprune.ops.partition import merge_frame_groups
 from streamprune.ops.similarity import frame_grams
@@ -40,14 +39,9 @@ class AIM(PreLLMMethod):
     causal: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.rounds is None:
-            return
-        check_count("rounds", self.rounds)
-        if self.budget != Budget():
-            raise InvalidValueError(
-                f"rounds={self.rounds} of aim says how much stays, so give no keep_ratio or keep_tokens with "
-                "it; or give one of these and leave rounds out"
-            )
+        if self.rounds is not None:
+            check_count("rounds", self.rounds)
+        check_instead_of_budget("aim", {"rounds": self.rounds}, budget_given=self.budget != Budget())
 
     def keeps_everything(self, grid: VideoGrid) -> bool:
         """With ``rounds`` only where a frame is one token."""

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar
 
 from streamprune.checks import check_count
-from streamprune.errors import UnknownNameError
 from streamprune.ops.matching import joins_per_round, match_rounds
 from streamprune.ops.partition import merge_frame_groups
 from streamprune.ops.similarity import frame_grams
 from streamprune.pre_llm.base import PreLLMMethod
+from streamprune.pre_llm.metric import Metric, compared, needs_of
 from streamprune.tokens import Reduction, VideoGrid, VisualTokens
-
-Metric = Literal["features", "keys"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +36,13 @@ class ToMe(PreLLMMethod):
     rounds: int | None = None
     metric: Metric = "features"
 
+    needs: ClassVar[tuple[str, ...]] = ()
     causal: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.rounds is not None:
             check_count("rounds", self.rounds)
-        if self.metric not in get_args(Metric):
-            raise UnknownNameError.among("metric of tome", self.metric, get_args(Metric))
+        object.__setattr__(self, "needs", needs_of("tome", self.metric))
 
     def count_reduced(self, grid: VideoGrid) -> int:
         """The same for each frame."""
@@ -53,12 +51,9 @@ class ToMe(PreLLMMethod):
     def reduce(self, tokens: VisualTokens) -> Reduction:
         """Match on the inner products of each frame, then take the means once."""
         grid = tokens.grid
-        compared = tokens.frames
-        if self.metric == "keys":
-            compared = tokens.signal("keys", (grid.frames, grid.rows, grid.cols, None)).flatten(1, 2)
         counts = joins_per_round(
             grid.tokens_per_frame, self.count_reduced(grid) // grid.frames, rounds=self.rounds
         )
         size = None if tokens.size is None else tokens.size.reshape(grid.frames, -1)
-        merged = match_rounds(frame_grams(compared), counts, size=size)
+        merged = match_rounds(frame_grams(compared(tokens, self.metric)), counts, size=size)
         return merge_frame_groups(tokens, merged.slot, merged.weight, merged.kept)

@@ -92,8 +92,8 @@ def test_defaults() -> None:
     [
         ({"rounds": 0}, ValueError, "rounds must be at least 1"),
         ({"rounds": "two"}, TypeError, "rounds"),
-        ({"rounds": 2, "budget": Budget(keep_ratio=0.5)}, ValueError, "leave rounds out"),
-        ({"rounds": 2, "budget": Budget(keep_tokens=5)}, ValueError, "leave rounds out"),
+        ({"rounds": 2, "budget": Budget(keep_ratio=0.5)}, ValueError, "leave out rounds or the budget"),
+        ({"rounds": 2, "budget": Budget(keep_tokens=5)}, ValueError, "leave out rounds or the budget"),
     ],
     ids=str,
 )

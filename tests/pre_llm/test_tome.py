@@ -73,6 +73,11 @@ def test_keys_decide_where_they_are_asked_for() -> None:
         reduce_tokens(features, "tome", keep_ratio=0.5, metric="keys")
 
 
+def test_what_it_needs_depends_on_the_metric() -> None:
+    assert ToMe().needs == ToMe.needs == ()
+    assert ToMe(metric="keys").needs == ("keys",)
+
+
 def test_defaults() -> None:
     assert asdict(ToMe()) == {"budget": asdict(Budget()), "rounds": None, "metric": "features"}
 
