@@ -179,4 +179,5 @@ def static_places(frames: torch.Tensor, threshold: float) -> torch.Tensor:
     for frame, factor in zip(frames, scale, strict=True):
         total.addcmul_(frame.float(), factor[:, None])
     pairs = torch.linalg.vector_norm(total, dim=-1).square() - (length > 0).sum(0)
-    return pairs / (count * (count - 1)) > threshold
+    mean: torch.Tensor = pairs / (count * (count - 1))
+    return mean > threshold

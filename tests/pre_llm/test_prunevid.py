@@ -109,10 +109,10 @@ def test_a_budget_is_some_cluster_ratio(keep_ratio: float) -> None:
     features = made(12, 7, 7)
     by_budget = reduce_tokens(features, "prunevid", keep_ratio=keep_ratio, smallest_group=0)
     low, high = 0.0, 1.0
-    for _ in range(30):
-        middle = (low + high) / 2
-        kept = len(reduce_tokens(features, "prunevid", cluster_ratio=middle, smallest_group=0))
-        low, high = (middle, high) if kept <= 588 * keep_ratio else (low, middle)
+    for middle in (1.0, *([None] * 30)):
+        ratio = (low + high) / 2 if middle is None else middle
+        kept = len(reduce_tokens(features, "prunevid", cluster_ratio=ratio, smallest_group=0))
+        low, high = (ratio, high) if kept <= 588 * keep_ratio else (low, ratio)
     largest = reduce_tokens(features, "prunevid", cluster_ratio=low, smallest_group=0)
     assert torch.equal(by_budget.index, largest.index)
     assert torch.equal(by_budget.features, largest.features)
