@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from streamprune.tokens import VideoGrid
 from tests.contract.row import Row
+
+
+def half_each_frame(grid: VideoGrid) -> int:
+    """Rounding a frame's share to the nearest integer adds at most half a token."""
+    return (grid.frames + 1) // 2
+
 
 ROWS: tuple[Row, ...] = (
     Row("visionzip", merges=True, sums=True, floor="frame"),
@@ -11,4 +18,7 @@ ROWS: tuple[Row, ...] = (
     Row("fastervlm", floor="frame"),
     Row("vispruner", floor="frame"),
     Row("vispruner", {"important_ratio": 0.0, "drop_per_round": 3}, floor="frame"),
+    Row("hiprune", floor="frame"),
+    Row("hiprune", {"anchor_ratio": 1.0, "wrap_rows": False}, floor="frame"),
+    Row("hiprune", {"form": "qwen2_5_vl"}, floor="frame", overshoot=half_each_frame),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -86,8 +87,36 @@ def vispruner(case: Case) -> None:
     case.same("kept", emitted_within_frames(reduction))
 
 
+def hiprune_llava(case: Case) -> None:
+    """Replays HiPrune on CLIP towers, where a count is given."""
+    hp = case.hp
+    _compare_hiprune(case, hp["T"], keep_tokens=hp["T"] * hp["keep"])
+
+
+def hiprune_qwen(case: Case) -> None:
+    """Replays HiPrune on Qwen2.5-VL, where a share of one image is given."""
+    _compare_hiprune(case, 1, keep_ratio=case.hp["ratio"], form="qwen2_5_vl")
+
+
+def _compare_hiprune(case: Case, frames: int, **options: Any) -> None:
+    shape = (frames, case.hp["h"], case.hp["w"])
+    reduction = reduce_tokens(
+        torch.zeros(*shape, 1),
+        "hiprune",
+        signals={
+            "received_attention_middle": case.given("received_mid").reshape(shape),
+            "received_attention": case.given("received_deep").reshape(shape),
+        },
+        anchor_ratio=case.hp["alpha"],
+        **options,
+    )
+    case.same("kept", emitted_within_frames(reduction).reshape(case.arrays["out_kept"].shape))
+
+
 ADAPTERS: dict[str, Callable[[Case], None]] = {
     "visionzip_clip": visionzip_clip,
     "visionzip_video": visionzip_video,
     "vispruner": vispruner,
+    "hiprune_llava": hiprune_llava,
+    "hiprune_qwen": hiprune_qwen,
 }
