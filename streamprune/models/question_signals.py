@@ -17,8 +17,8 @@ from streamprune.models.generation import check_context
 from streamprune.ops.rotary import rotate
 from streamprune.tokens import Reduction, VideoGrid, VisualTokens
 
-# longest prompt that is read only to see where the language model looks; of more tokens than fit, every second
-# row and column of the grid is shown, or every third, ...
+# longest prompt that is read only to see where the language model looks; of more tokens than fit, only every
+# second row and column of the grid is shown, or every third, ...
 LOOK_TOKENS = 8192
 
 
