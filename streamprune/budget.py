@@ -45,6 +45,11 @@ class Budget:
             _check_count(self.keep_tokens)
 
     @property
+    def is_given(self) -> bool:
+        """Whether a ratio or a count was given, even one that keeps everything."""
+        return self.keep_ratio is not None or self.keep_tokens is not None
+
+    @property
     def keeps_all(self) -> bool:
         """Whether every token stays whatever their number."""
         return self.keep_tokens is None and (self.keep_ratio is None or self.keep_ratio == 1)

@@ -120,4 +120,8 @@ ROWS = (
     _row("pre_llm", "hiprune", "pre_llm.hiprune:HiPrune", source="arXiv 2508.00553", causal=True,
          needs=("received_attention_middle", "received_attention"),
          summary="anchors of a middle tower layer, neighbours, most attended"),
+    _row("pre_llm", "dycoke", "pre_llm.dycoke:DyCoke", source="arXiv 2411.15024",
+         summary="windows of four frames: one whole, the others' changes"),
+    _row("pre_llm", "saint", "pre_llm.saint:SAINT", source="arXiv 2503.11549", causal=True,
+         summary="drops the tokens of a frame most like the others"),
 )  # fmt: skip

@@ -16,8 +16,22 @@ def half_each_frame(grid: VideoGrid) -> int:
     return (grid.frames + 1) // 2
 
 
+def first_of_each_window(grid: VideoGrid) -> int:
+    """DyCoke's whole frames in the paper."""
+    return -(-grid.frames // 4) * grid.tokens_per_frame
+
+
+def never_cut(grid: VideoGrid) -> int:
+    """DyCoke's whole frames as released: the third frame of the last window is one too."""
+    frames = grid.frames if grid.frames <= 4 else grid.frames // 2 * 2
+    thirds = max(0, -(-(grid.frames - 4) // 4))
+    return (frames - frames // 2 - thirds) * grid.tokens_per_frame
+
+
 ROWS: tuple[Row, ...] = (
     Row("evs", floor=first_frame),
     Row("vidcom2", counts=False, floor="frame", overshoot=half_each_frame),
     Row("vidcom2", {"exact_count": True}, floor="frame"),
+    Row("dycoke", floor=never_cut),
+    Row("dycoke", {"form": "paper"}, floor=first_of_each_window),
 )

@@ -67,4 +67,11 @@ def vidcom2(case: Case) -> None:
     compare_per_frame(case, reduction)
 
 
-ADAPTERS: dict[str, Callable[[Case], None]] = {"evs": evs, "vidcom2": vidcom2}
+def dycoke(case: Case) -> None:
+    """Replays DyCoke's first stage; cut frames come out by rising similarity."""
+    reduction = reduce_tokens(features_of(case), "dycoke", prune_share=case.hp["k_p"])
+    case.same("kept", reduction.index[reduction.order])
+    case.close("values", reduction.features[reduction.order])
+
+
+ADAPTERS: dict[str, Callable[[Case], None]] = {"evs": evs, "vidcom2": vidcom2, "dycoke_ttm": dycoke}
