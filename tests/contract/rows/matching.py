@@ -8,4 +8,6 @@ ROWS: tuple[Row, ...] = (
     Row("tome", merges=True, floor="frame"),
     Row("tome", {"rounds": 9}, merges=True, floor="frame"),
     Row("aim", merges=True, floor="frame"),
+    Row("saint", floor="frame"),
+    Row("saint", {"as_released": False}, floor="frame"),
 )
