@@ -1,4 +1,4 @@
-"""The baselines, and FastVID in its forms."""
+"""The baselines, our own method, and FastVID in its forms."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ ROWS = (
     Row("random", {"seed": 7}),
     Row("stride"),
     Row("pool", merges=True, floor="frame"),
+    Row("streamprune"),
+    Row("streamprune", {"neighbor_weight": 0, "saliency_power": 0}),
     Row("fastvid", merges=True, counts=False, floor="frame"),
     Row("fastvid", {"form": "llava_video"}, merges=True, floor="frame"),
     Row("fastvid", {"form": "qwen2_5_vl"}, merges=True, counts=False, floor="frame"),
