@@ -104,6 +104,31 @@ def split_evenly(total: int, rooms: Sequence[int]) -> list[int]:
     return given
 
 
+def split_by_weight(total: int, weights: Sequence[float], rooms: Sequence[int]) -> list[int]:
+    """Share ``total`` out in proportion to ``weights`` over places that can hold ``rooms[i]`` each.
+
+    Shares are rounded down and what is left goes, one each, to the largest fractions (of equal ones, the
+    first). What a place has no room for goes, one by one, round after round, to the others with room, the
+    heaviest first. Weights below 0 count as 0; when all are 0 the places are equal.
+    """
+    weights = [max(0.0, weight) for weight in weights]
+    whole = sum(weights)
+    exact = [total * weight / whole if whole > 0 else total / len(weights) for weight in weights]
+    given = [_round(share, "floor") for share in exact]
+    # fractions that differ by rounding errors only are equal
+    by_fraction = sorted(range(len(exact)), key=lambda place: round(given[place] - exact[place], 9))
+    for place in by_fraction[: total - sum(given)]:
+        given[place] += 1
+    given = [min(share, room) for share, room in zip(given, rooms, strict=True)]
+    heaviest_first = sorted(range(len(weights)), key=lambda place: -weights[place])
+    while (left := min(total, sum(rooms)) - sum(given)) > 0:
+        free = [place for place in heaviest_first if given[place] < rooms[place]]
+        rounds = max(1, min(left // len(free), min(rooms[place] - given[place] for place in free)))
+        for place in free[:left]:
+            given[place] += rounds
+    return given
+
+
 def largest_common_share(total: int, sizes: Sequence[int]) -> list[int]:
     """Tokens that each group keeps of its ``sizes[i]`` at the largest common share that fits into ``total``.
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
 
-from streamprune.budget import Budget, Rounding, largest_common_share, share_of, split_evenly, whole_tokens
+from streamprune.budget import (
+    Budget,
+    Rounding,
+    largest_common_share,
+    share_of,
+    split_by_weight,
+    split_evenly,
+    whole_tokens,
+)
 
 
 @pytest.mark.parametrize(
@@ -181,3 +190,49 @@ def test_no_larger_common_share_fits(seed: int) -> None:
     shares = sorted({Fraction(j, n) for n in sizes for j in range(1, n + 1)})
     fitting = [[max(1, int(n * share)) for n in sizes] for share in shares]
     assert largest_common_share(total, sizes) == [kept for kept in fitting if sum(kept) <= total][-1]
+
+
+@pytest.mark.parametrize(
+    ("total", "weights", "rooms", "given"),
+    [
+        (10, [0.5, 0.3, 0.2], [9, 9, 9], [5, 3, 2]),
+        # the spare token goes to the heaviest place with room
+        (10, [0.5, 0.3, 0.2], [4, 4, 4], [4, 4, 2]),
+        # two fractions of a half: the first place gets the token
+        (10, [0.55, 0.25, 0.2], [9, 9, 9], [6, 2, 2]),
+        (10, [11, 5, 4], [9, 9, 9], [6, 2, 2]),
+        (9, [0, 1, 0, 0], [9, 4, 9, 9], [2, 4, 2, 1]),
+        (7, [0, 0, 0], [3, 3, 3], [3, 2, 2]),
+        (7, [-1, 1, 1], [9, 9, 9], [0, 4, 3]),
+        (100, [1, 2], [3, 4], [3, 4]),
+        (0, [1, 2], [3, 4], [0, 0]),
+        (5, [1.0], [9], [5]),
+        (1470, [1 / 30] * 30, [196] * 30, [49] * 30),
+    ],
+    ids=str,
+)
+def test_split_by_weight(total: int, weights: list[float], rooms: list[int], given: list[int]) -> None:
+    assert split_by_weight(total, weights, rooms) == given
+
+
+def test_split_by_weight_hands_out_one_by_one() -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        places = int(generator.integers(1, 9))
+        weights = [int(weight) for weight in generator.integers(0, 9, places)]
+        rooms = [int(room) for room in generator.integers(0, 12, places)]
+        total, whole = int(generator.integers(0, 60)), sum(weights)
+        exact = [Fraction(total * w, whole) if whole else Fraction(total, places) for w in weights]
+        expected = [math.floor(share) for share in exact]
+        for place in sorted(range(places), key=lambda i: expected[i] - exact[i])[: total - sum(expected)]:
+            expected[place] += 1
+        over = sum(max(0, share - room) for share, room in zip(expected, rooms, strict=True))
+        expected = [min(share, room) for share, room in zip(expected, rooms, strict=True)]
+        while over and expected != rooms:
+            for place in sorted(range(places), key=lambda i: -weights[i]):
+                if over and expected[place] < rooms[place]:
+                    expected[place] += 1
+                    over -= 1
+        given = split_by_weight(total, weights, rooms)
+        assert sum(given) == min(total, sum(rooms))
+        assert given == expected

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import torch
 
-from streamprune.checks import check_count, check_number
-from streamprune.errors import InvalidValueError
+from streamprune.budget import Budget
+from streamprune.checks import check_count, check_flag, check_instead_of_budget, check_number
 from streamprune.ops.selection import highest
 from streamprune.ops.similarity import unit_rows
 from streamprune.pre_llm.base import PreLLMMethod
@@ -47,14 +47,12 @@ class MustDrop(PreLLMMethod):
 
     def __post_init__(self) -> None:
         check_count("window", self.window, least=2)
-        if self.threshold is None:
-            return
-        check_number("threshold", self.threshold, -1, 1)
-        if self.budget.keep_ratio is not None or self.budget.keep_tokens is not None:
-            raise InvalidValueError(
-                "threshold decides how much mustdrop keeps; give threshold or a budget (keep_ratio, "
-                "keep_tokens), not both"
-            )
+        check_flag("shared_count", self.shared_count)
+        if self.threshold is not None:
+            check_number("threshold", self.threshold, -1, 1)
+        check_instead_of_budget(
+            "mustdrop", {"threshold": self.threshold}, budget_given=self.budget != Budget()
+        )
 
     def keeps_everything(self, grid: VideoGrid) -> bool:
         """Only without a threshold."""

@@ -157,10 +157,19 @@ def test_without_threshold_or_budget_everything_stays() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "said"),
     [
-        ({"threshold": 0.8, "budget": Budget(keep_ratio=0.5)}, ValueError, "threshold or a budget"),
-        ({"threshold": 0.8, "budget": Budget(keep_tokens=5)}, ValueError, "threshold or a budget"),
+        (
+            {"threshold": 0.8, "budget": Budget(keep_ratio=0.5)},
+            ValueError,
+            "threshold=0.8 of mustdrop decides",
+        ),
+        (
+            {"threshold": 0.8, "budget": Budget(keep_tokens=5)},
+            ValueError,
+            "threshold=0.8 of mustdrop decides",
+        ),
         ({"threshold": 1.2}, ValueError, "threshold"),
         ({"threshold": "high"}, TypeError, "threshold"),
+        ({"shared_count": 1}, TypeError, "shared_count"),
         ({"window": 1}, ValueError, "window"),
         ({"window": 3.0}, TypeError, "window"),
     ],
