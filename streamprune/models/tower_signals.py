@@ -16,6 +16,7 @@ from torch import nn
 from streamprune.errors import SignalError
 from streamprune.models.tower_layout import LayerRows, TowerLayout
 from streamprune.ops.attention import mean_attention
+from streamprune.ops.sensitivity import sensitivity
 
 # context tokens of VFlowOpt (arXiv 2508.05211, its release's setting for a quarter of the tokens): those that
 # receive more than so many times the mean attention
@@ -27,7 +28,7 @@ _RECEIVED = {
     "received_attention_shallow": "shallow",
 }
 _EVERY_LAYER = ("layer_saliency", "layer_value_similarity", "layer_value_norm")
-_STATES = ("encoder_features", "early_features")
+_STATES = ("encoder_features", "early_features", "projector_sensitivity")
 
 # pools (frames, patches, channels) to (frames, rows, cols, channels) as the model pools its features
 Pool = Callable[[torch.Tensor], torch.Tensor]
@@ -48,11 +49,14 @@ class TowerSignals:
       heads. A tower without a summary token takes the frame's mean query and mean value instead.
     * ``encoder_features``, ``early_features`` (frames, rows, cols, width): what the projector reads; what the
       first layer puts out.
+    * ``projector_sensitivity`` (frames, rows, cols): how strongly the projector answers to small changes of a
+      token's ``encoder_features``, see :func:`streamprune.ops.sensitivity.sensitivity`. The projector runs
+      128 times for it, in float32.
     * ``saliency`` (frames, rows, cols), of towers with a summary token: its attention in the layer that feeds
       the projector.
 
-    Scores are float32, states and keys in the model's numbers. Each is computed per patch and pooled to the
-    token grid last, as the features are.
+    Scores are float32, states and keys in the model's numbers. All are computed per patch and then pooled to
+    the token grid as the features are; only ``projector_sensitivity`` is that of pooled states.
     """
 
     def __init__(self, layout: TowerLayout, projector: nn.Module, pool: Pool) -> None:
@@ -63,7 +67,7 @@ class TowerSignals:
     def names(self) -> tuple[str, ...]:
         """Signals this tower can give."""
         if not self._layout.layers:
-            return ("encoder_features",)
+            return ("encoder_features", "projector_sensitivity")
         own = ("saliency",) if self._layout.summary else ()
         return (*own, *_RECEIVED, "context_attention", "keys", *_EVERY_LAYER, *_STATES)
 
@@ -83,6 +87,19 @@ class TowerSignals:
             yield found
         for name, rows in layers.items():
             found[name] = torch.stack(rows, 1)
+        if "projector_sensitivity" in names:
+            found["projector_sensitivity"] = self._sensitivity(found["encoder_features"])
+
+    @torch.no_grad()
+    def _sensitivity(self, states: torch.Tensor) -> torch.Tensor:
+        weights = {n: w.float() for n, w in self._projector.named_parameters() if w.is_floating_point()}
+
+        def project(rows: torch.Tensor) -> torch.Tensor:
+            # steps are too small for half precision
+            projected: torch.Tensor = torch.func.functional_call(self._projector, weights, (rows,))
+            return projected
+
+        return sensitivity(project, states.flatten(0, 2)).reshape(states.shape[:3])
 
     def pool_scores(self, scores: torch.Tensor) -> torch.Tensor:
         """(frames, patches) to (frames, rows, cols)."""
@@ -132,7 +149,7 @@ class TowerSignals:
             self.check_patches(states.shape[1])
             found["early_features"] = self._pool(states[:, 1:] if self._layout.summary else states)
 
-        if "encoder_features" in names:
+        if {"encoder_features", "projector_sensitivity"} & set(names):
             yield self._projector.register_forward_pre_hook(before_projector)
         if "early_features" in names:
             yield self._layout.layers[0].register_forward_hook(after_layer)

@@ -20,6 +20,7 @@ _ROWS: tuple[tuple[str, str, str], ...] = (
     ("reduce_ms", "reduce", "ms"),
     ("prefill_ms", "prefill", "ms"),
     ("generate_ms", "generate", "ms"),
+    ("reduce_flops", "LLM FLOPs to choose", "flops"),
     ("prefill_flops", "LLM prefill FLOPs", "flops"),
     ("kv_bytes", "KV cache", "bytes"),
     ("peak_bytes", "peak memory", "bytes"),
@@ -37,6 +38,8 @@ def stats_table(columns: Sequence[tuple[str, Mapping[str, int | float]]]) -> Tab
         table.add_column("ratio", justify="right", style="cyan")
     for key, label, kind in _ROWS:
         values = [stats[key] for _, stats in columns]
+        if key == "reduce_flops" and not any(values):
+            continue  # few methods let the language model choose
         cells = [_format(value, kind) for value in values]
         if compared:
             cells.append(f"{values[1] / values[0]:.2f}" if values[0] else "")

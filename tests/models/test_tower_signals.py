@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from transformers import LlavaOnevisionForConditionalGeneration, SiglipVisionConfig
+from transformers import CLIPVisionConfig, LlavaOnevisionForConditionalGeneration, SiglipVisionConfig
 
 from streamprune.errors import SignalError
 from streamprune.models import tower_signals
@@ -60,6 +60,25 @@ def make_family(shape: Shape, dtype: torch.dtype = torch.float32) -> LlavaOnevis
     model = LlavaOnevisionForConditionalGeneration(config).eval()
     sharpen(model)
     return LlavaOnevision(Checkpoint("small", model.to(dtype), make_tokenizer(), {}))
+
+
+def make_clip_family() -> LlavaOnevision:
+    """Six by six patches and a summary token, read before the last of five layers."""
+    torch.manual_seed(4)
+    config = make_config()
+    config.vision_config = CLIPVisionConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=5,
+        num_attention_heads=4,
+        image_size=24,
+        patch_size=4,
+    )
+    config.vision_feature_layer = -2
+    config.vision_feature_select_strategy = "default"
+    model = LlavaOnevisionForConditionalGeneration(config).eval()
+    sharpen(model)
+    return LlavaOnevision(Checkpoint("small", model, make_tokenizer(), {}))
 
 
 def make_pixels(shape: Shape, frames: int = FRAMES) -> torch.Tensor:
@@ -161,6 +180,23 @@ def test_context_attention_is_the_mean_row_of_the_context_tokens(
     assert expected[threshold]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_projector_sensitivity_is_that_of_the_models_own_projector(dtype: torch.dtype) -> None:
+    family, pixels = make_family(SHAPES[0], dtype), make_pixels(SHAPES[0])
+    found = family.encode(pixels, ("projector_sensitivity", "encoder_features")).signals
+    projector = copy.deepcopy(family.model.model.multi_modal_projector).double()
+    generator = torch.Generator().manual_seed(0)
+    moves = torch.randn(64, 32, generator=generator, dtype=torch.float64)
+    moves *= 0.01 / moves.norm(dim=1, keepdim=True)
+    states = found["encoder_features"].double()[..., None, :]
+    with torch.no_grad():
+        change = (projector(states + moves) - projector(states - moves)) / 0.02
+    expected = change.norm(dim=-1).mean(-1).float()
+    torch.testing.assert_close(found["projector_sensitivity"], expected, rtol=1e-3, atol=0)
+    assert expected.std() > 1e-2 * expected.mean()
+    assert {w.dtype for w in family.model.model.multi_modal_projector.parameters()} == {dtype}
+
+
 def test_bfloat16_agrees_with_its_own_tower() -> None:
     shape = SHAPES[0]
     family, pixels = make_family(shape, torch.bfloat16), make_pixels(shape)
@@ -191,6 +227,41 @@ def test_no_more_than_a_block_of_an_attention_map_exists(monkeypatch: pytest.Mon
     assert [tuple(shape) for shape in seen] == [
         (frames, 2, rows, 196) for frames in (2, 1) for rows in (128, 68)
     ]
+
+
+def test_of_several_feature_layers_the_last_one_counts_and_the_projector_reads_all() -> None:
+    shape = Shape(feature_layer=[1, -2])
+    family, pixels = make_family(shape), make_pixels(shape)
+    found = family.encode(pixels, ("received_attention", "encoder_features", "projector_sensitivity")).signals
+    oracle = Oracle(family, pixels)
+    assert shape.feeding == 3
+    agree(found["received_attention"], pool(oracle.received(3)[..., None])[..., 0])
+    agree(found["encoder_features"], pool(torch.cat([oracle.states[1], oracle.states[4]], -1)))
+    assert (found["projector_sensitivity"] > 0).all()
+
+
+def test_a_summary_token_gives_saliency_and_is_left_out_of_the_grid() -> None:
+    """A tower of the CLIP kind, whose first token stands for the frame."""
+    family, pixels = make_clip_family(), make_pixels(Shape(side=6))
+    assert "saliency" in family.available_signals()
+    assert "frame_features" not in family.available_signals()
+    names = family.available_signals()
+    found = family.encode(pixels, names).signals
+    oracle = Oracle(family, pixels)
+    last = oracle.maps[3]
+    keys, values = oracle.project(3, "k_proj"), oracle.project(3, "v_proj")
+    agree(found["saliency"], pool(last[:, :, 0, 1:].mean(1)[..., None])[..., 0])
+    assert torch.equal(found["layer_saliency"][:, 3], found["saliency"])
+    agree(found["received_attention"], pool(last[..., 1:].mean((1, 2))[..., None])[..., 0])
+    agree(found["keys"], pool(keys.mean(1)[:, 1:]))
+    agree(found["encoder_features"], pool(oracle.states[4][:, 1:]))
+    agree(found["early_features"], pool(oracle.states[1][:, 1:]))
+    similarity = (values[:, :, :1] @ values[:, :, 1:].mT).softmax(-1).mean(1)
+    agree(found["layer_value_similarity"][:, 3], pool(similarity.mT)[..., 0])
+    most = last[..., 1:].mean((1, 2)).argmax(1) + 1
+    row = last.mean(1)[torch.arange(FRAMES), most, 1:]
+    agree(found["context_attention"], pool(row[..., None])[..., 0])
+    assert all(tuple(found[name].shape[-2:]) == (3, 3) for name in names if name.startswith("layer"))
 
 
 def test_the_features_stay_bit_for_bit_and_no_hook_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import streamprune as sp
 from streamprune import errors
 from streamprune.metrics.flops import DecoderShape
 from streamprune.pipelines.offline import VideoLLM
+from streamprune.report.tables import stats_table
 from streamprune.tokens import Reduction, VisualTokens
 from tests.pipelines.test_offline import OTHER, QUESTION, count_calls
 
@@ -130,6 +131,9 @@ def test_reading_a_prompt_to_choose_tokens_is_counted(vlm: VideoLLM, video: Vide
     assert answer.stats.reduce_flops == shape.prefill_flops(read) > answer.stats.prefill_flops
     plain = vlm.ask(video, QUESTION, recipe="stride", keep_ratio=0.5, num_frames=12, max_new_tokens=2)
     assert plain.stats.reduce_flops == 0
+    labels = [list(stats_table([("", one.stats.to_dict())]).columns[0].cells) for one in (answer, plain)]
+    assert "LLM FLOPs to choose" in labels[0]
+    assert "LLM FLOPs to choose" not in labels[1]
 
 
 def test_a_model_without_a_pooling_head_runs_what_the_tower_can_give(
