@@ -28,17 +28,23 @@ def place_cosine(frames: torch.Tensor, pairs: Sequence[tuple[int, int]]) -> torc
     for pair in pairs:
         for frame in pair:
             if frame not in squares:
-                squares[frame] = row_products(frames[frame], frames[frame]).double()
-        products = row_products(frames[pair[0]], frames[pair[1]]).double()
-        # in float64 the root of a squared number is that number
-        lengths = (squares[pair[0]] * squares[pair[1]]).sqrt()
-        rows.append(torch.where(lengths > 0, products / lengths, 0.0).float())
+                squares[frame] = row_products(frames[frame], frames[frame])
+        products = row_products(frames[pair[0]], frames[pair[1]])
+        rows.append(_cosine(products, squares[pair[0]], squares[pair[1]]))
     return torch.stack(rows) if rows else frames.new_empty(0, frames.shape[1], dtype=torch.float32)
 
 
 def previous_cosine(frames: torch.Tensor) -> torch.Tensor:
     """(frames - 1, tokens per frame) float32: cosine of each token with the same place one frame earlier."""
     return place_cosine(frames, [(frame - 1, frame) for frame in range(1, frames.shape[0])])
+
+
+def row_cosine(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """(rows,) float32: cosine of each row of (rows, channels) with the same row of ``right``.
+
+    A row and its copy have exactly 1, a zero row has 0.
+    """
+    return _cosine(row_products(left, right), row_products(left, left), row_products(right, right))
 
 
 def row_products(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -52,3 +58,9 @@ def row_products(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         for a, b in zip(torch.split(left, rows), torch.split(right, rows), strict=True)
     ]
     return torch.cat(parts)
+
+
+def _cosine(products: torch.Tensor, left_squares: torch.Tensor, right_squares: torch.Tensor) -> torch.Tensor:
+    # in float64 the root of a squared float32 number is that number
+    lengths = (left_squares.double() * right_squares.double()).sqrt()
+    return torch.where(lengths > 0, products / lengths, 0.0).float()

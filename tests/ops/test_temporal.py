@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from streamprune.ops.temporal import place_cosine, previous_cosine, row_products
+from streamprune.ops.temporal import place_cosine, previous_cosine, row_cosine, row_products
 
 
 def draw(frames: int, tokens: int = 6, channels: int = 24) -> torch.Tensor:
@@ -31,6 +31,13 @@ def test_with_the_previous_frame() -> None:
     expected = exact_cosine(values, [(0, 1), (1, 2), (2, 3)])
     np.testing.assert_allclose(previous_cosine(values), expected, atol=1e-6)
     assert previous_cosine(values[:1]).shape == (0, 6)
+
+
+def test_two_frames_row_by_row() -> None:
+    values = draw(2, 300, 1000)
+    assert torch.equal(row_cosine(values[0], values[1]), previous_cosine(values)[0])
+    values[1, :2] = 0
+    assert row_cosine(values[1], values[1])[:3].tolist() == [0, 0, 1]
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])

@@ -34,4 +34,7 @@ ROWS: tuple[Row, ...] = (
     Row("vidcom2", {"exact_count": True}, floor="frame"),
     Row("dycoke", floor=never_cut),
     Row("dycoke", {"form": "paper"}, floor=first_of_each_window),
+    Row("timechat_online", floor=first_frame),
+    Row("timechat_online", {"rank": "frame"}, floor=first_frame),
+    Row("timechat_online", {"rank": "frame", "reference": "last_kept"}, floor=first_frame),
 )

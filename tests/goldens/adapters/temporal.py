@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from streamprune.budget import Budget
+from streamprune.ops.pixels import patch_change
 from streamprune.pre_llm.vidcom2 import VidCom2, similarities
 from streamprune.reduce import reduce_tokens, run_reducer
 from streamprune.reduction import Reduction
@@ -74,4 +75,29 @@ def dycoke(case: Case) -> None:
     case.close("values", reduction.features[reduction.order])
 
 
-ADAPTERS: dict[str, Callable[[Case], None]] = {"evs": evs, "vidcom2": vidcom2, "dycoke_ttm": dycoke}
+def timechat_online(case: Case) -> None:
+    """Replays the differential token drop, of features or of pixels; text goes on where it always would."""
+    hp, grid = case.hp, grid_of(case)
+    options = {"threshold" if hp["absolute"] else "drop_share": hp["threshold"]}
+    if hp["method"] == "pixel":
+        change = patch_change(case.given("pixels"), grid, std=hp["clip_std"], slices=hp["temporal_patch"])
+        reduction = reduce_tokens(
+            change[..., None],
+            "timechat_online",
+            compare="pixels",
+            signals={"pixel_change": change},
+            **options,
+        )
+    else:
+        reduction = reduce_tokens(features_of(case), "timechat_online", **options)
+    case.same("kept", reduction.index)
+    text_from = max(grid.frames, grid.rows, grid.cols)
+    case.same("position_ids", positions(case, reduction.index, time_step=1, text_from=text_from))
+
+
+ADAPTERS: dict[str, Callable[[Case], None]] = {
+    "evs": evs,
+    "vidcom2": vidcom2,
+    "dycoke_ttm": dycoke,
+    "timechat_dtd": timechat_online,
+}
