@@ -21,4 +21,7 @@ ROWS: tuple[Row, ...] = (
     Row("hiprune", floor="frame"),
     Row("hiprune", {"anchor_ratio": 1.0, "wrap_rows": False}, floor="frame"),
     Row("hiprune", {"form": "qwen2_5_vl"}, floor="frame", overshoot=half_each_frame),
+    Row("holov", repeats=True, floor="frame"),
+    Row("holov", {"num_chunks": None, "power": 2.0}, repeats=True, floor="frame"),
+    Row("holov", {"as_released": False, "num_chunks": 5}, floor="frame"),
 )

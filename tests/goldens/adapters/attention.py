@@ -113,10 +113,27 @@ def _compare_hiprune(case: Case, frames: int, **options: Any) -> None:
     case.same("kept", emitted_within_frames(reduction).reshape(case.arrays["out_kept"].shape))
 
 
+def holov(case: Case) -> None:
+    """Replays HoloV; its zero rows end each frame, ours end the video."""
+    hp = case.hp
+    shape = (hp["T"], hp["h"], hp["w"])
+    reduction = reduce_tokens(
+        case.given("x").reshape(*shape, -1),
+        "holov",
+        keep_tokens=hp["T"] * hp["keep"],
+        signals={"saliency": case.given("att").reshape(shape)},
+        num_chunks=hp["chunks"],
+    )
+    index = reduction.index[reduction.order].reshape(hp["T"], -1)
+    case.same("kept", torch.where(index < 0, -1, index % reduction.grid.tokens_per_frame))
+    case.close("values", emitted_values(reduction))
+
+
 ADAPTERS: dict[str, Callable[[Case], None]] = {
     "visionzip_clip": visionzip_clip,
     "visionzip_video": visionzip_video,
     "vispruner": vispruner,
     "hiprune_llava": hiprune_llava,
     "hiprune_qwen": hiprune_qwen,
+    "holov": holov,
 }
