@@ -25,6 +25,8 @@ class Stats:
         new_tokens: tokens of the answer, the end token included.
         decode_ms: reading and decoding the frames.
         preprocess_ms: resizing and normalising them.
+        tower_share: share of the tokens, over all layers of the vision tower, that went through it; below 1
+            with an encoder method.
         encode_ms: the vision tower, once more for signals that were computed after encoding.
         reduce_ms: choosing and merging tokens, with the signals of the question that the method reads.
         prefill_ms: from the prompt to the first new token.
@@ -41,6 +43,7 @@ class Stats:
     tokens_kept: int
     prompt_tokens: int
     new_tokens: int
+    tower_share: float
     decode_ms: float
     preprocess_ms: float
     encode_ms: float

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from streamprune.checks import check_count
+from streamprune.encoder.base import EncoderMethod
 from streamprune.errors import SourceFormatError
 from streamprune.frames import FrameMethod
 from streamprune.models.base import EncodedFrames, VideoFamily
@@ -34,6 +35,8 @@ class EncodedVideo:
         source: name of where it came from.
         warnings: what the reader lost or had to guess.
         decode_ms, preprocess_ms, encode_ms: what it took.
+        encoder: the method that worked inside the vision tower, None when none did.
+        tower_share: share of the tokens, over all layers of the tower, that went through it.
     """
 
     tokens: VisualTokens
@@ -42,6 +45,8 @@ class EncodedVideo:
     decode_ms: float
     preprocess_ms: float
     encode_ms: float
+    encoder: EncoderMethod | None = None
+    tower_share: float = 1.0
 
     @property
     def pts_seconds(self) -> tuple[float, ...]:
@@ -83,11 +88,13 @@ class Encoding:
         backend: library that decodes files.
         frames_per_batch: frames that go through the vision tower at once, at least 1.
         progress: told about every chunk and batch.
+        encoder: the method that works inside the vision tower.
     """
 
     backend: str
     frames_per_batch: int
     progress: Progress | None = None
+    encoder: EncoderMethod | None = None
 
     def __post_init__(self) -> None:
         check_count("frames_per_batch", self.frames_per_batch)
@@ -118,6 +125,8 @@ def encode_video(
     kept: list[torch.Tensor] | None = [] if signals is None else None
     signals = family.cheap_signals() if signals is None else signals
     family.check_frame_signals(signals)
+    if how.encoder is not None:
+        family.check_encoder(how.encoder, signals)
     watch = _Stopwatch(family.vision_device())
     source = video if isinstance(video, Source) else open_source(video, backend=how.backend)
     parts: list[EncodedFrames] = []
@@ -148,6 +157,8 @@ def encode_video(
         decode_ms=watch.ms["decode"],
         preprocess_ms=watch.ms["preprocess"],
         encode_ms=watch.ms["encode"],
+        encoder=how.encoder,
+        tower_share=encoded.tower_share,
     )
 
 
@@ -172,7 +183,7 @@ class KeptFrames:
         for pixels in self.batches:
             explained = out_of_memory_explained(f"encoding {len(pixels)} frames at once")
             with explained, self.family.lock, watch.measure("encode"):
-                parts.append(self.family.encode(pixels.to(watch.device), names))
+                parts.append(self.family.encode(pixels.to(watch.device), names, self.how.encoder))
         return EncodedFrames.join(parts).signals, watch.ms["encode"]
 
 
@@ -204,7 +215,7 @@ def _encode(
             with watch.measure("preprocess"):
                 pixels = family.preprocess([frame.image for frame in batch])
             with watch.measure("encode"):
-                encoded = family.encode(pixels, signals)
+                encoded = family.encode(pixels, signals, how.encoder)
         if kept is not None:
             kept.append(pixels.to("cpu", family.vision_dtype()))
         how.report("encode", start + len(batch), len(frames))

@@ -25,7 +25,13 @@ from streamprune.models.question_signals import with_question
 from streamprune.models.signals import Signals
 from streamprune.pipelines.answers import Answer, AnswerStream, Stats
 from streamprune.pipelines.encoding import EncodedVideo, Encoding, Progress, encode_video, wait_for
-from streamprune.pipelines.request import AnswerRequest, FrameRequest, read_questions, read_recipe
+from streamprune.pipelines.request import (
+    AnswerRequest,
+    FrameRequest,
+    read_encoder,
+    read_questions,
+    read_recipe,
+)
 from streamprune.pre_llm.base import PreLLMMethod
 from streamprune.reduce import Reducer, run_reducer
 from streamprune.tokens import Reduction
@@ -114,13 +120,14 @@ class VideoLLM:
                 signal is computed when a question first needs it, by running the vision tower once more over
                 the frames, which are kept for it (384 x 384 pixels in bfloat16: 0.9 MB of main memory each).
                 With names, nothing is kept and those are all there will be.
-            others: as in :meth:`ask`; of ``recipe`` only the frames stage counts.
+            others: as in :meth:`ask`; of ``recipe`` only the stages frames and encoder count.
         """
-        frames = FrameRequest(read_recipe(recipe), num_frames, fps, start_seconds, end_seconds)
+        chosen = read_recipe(recipe)
+        frames = FrameRequest(chosen, num_frames, fps, start_seconds, end_seconds)
         if isinstance(signals, str):
             raise InvalidTypeError(f"signals must be a list of names, got the text {signals!r}")
         wanted = None if signals is None else tuple(signals)
-        how = self._how(backend, frames_per_batch, progress)
+        how = self._how(chosen, backend, frames_per_batch, progress)
         return encode_video(self.family, video, frames.method(self.family.default_num_frames), wanted, how)
 
     @overload
@@ -186,7 +193,8 @@ class VideoLLM:
         request = AnswerRequest(read_questions(question), chosen, options, max_new_tokens, positions)
         if stream and not isinstance(question, str):
             raise InvalidValueError("stream=True takes one question; ask several one after the other")
-        job = self._prepare(video, frames, request, self._how(backend, frames_per_batch, progress))
+        how = self._how(chosen, backend, frames_per_batch, progress)
+        job = self._prepare(video, frames, request, how)
         first = request.questions[0]
         reduced = self._reduce(job, first)
         if stream:
@@ -198,9 +206,11 @@ class VideoLLM:
             answers.append(self._answer(job, one, reduced))
         return answers[0] if isinstance(question, str) else answers
 
-    def _how(self, backend: str, frames_per_batch: int | None, progress: Progress | None) -> Encoding:
+    def _how(
+        self, recipe: Recipe, backend: str, frames_per_batch: int | None, progress: Progress | None
+    ) -> Encoding:
         batch = self.family.frames_per_batch if frames_per_batch is None else frames_per_batch
-        return Encoding(backend, batch, progress)
+        return Encoding(backend, batch, progress, read_encoder(recipe))
 
     def _prepare(self, video: Any, frames: FrameRequest, request: AnswerRequest, how: Encoding) -> _Job:
         """Everything the questions share: encode, with the signals the method reads."""
@@ -211,6 +221,11 @@ class VideoLLM:
                 raise InvalidValueError(
                     "num_frames, fps, start_seconds and end_seconds cannot be given with an EncodedVideo, "
                     "whose frames are chosen already"
+                )
+            if how.encoder not in (None, video.encoder):
+                raise InvalidValueError(
+                    f"the recipe asks for {how.encoder} and the EncodedVideo was encoded with "
+                    f"{video.encoder}; encode it again with this recipe, or leave out its encoder stage"
                 )
         else:
             video = encode_video(
@@ -280,6 +295,7 @@ class VideoLLM:
             tokens_kept=len(reduction),
             prompt_tokens=len(prompt),
             new_tokens=new_tokens,
+            tower_share=video.tower_share,
             decode_ms=video.decode_ms,
             preprocess_ms=video.preprocess_ms,
             encode_ms=video.encode_ms + late_ms,

@@ -18,10 +18,11 @@ from streamprune.recipe import Recipe
 from streamprune.tokens import QUESTION_SIGNALS
 
 if TYPE_CHECKING:
+    from streamprune.encoder.base import EncoderMethod
     from streamprune.reduce import Reducer
 
 # what ask() carries out; a recipe with other stages must not pass in silence
-_STAGES = ("frames", "pre_llm")
+_STAGES = ("frames", "encoder", "pre_llm")
 
 # ask()'s own settings: a misspelt one arrives among the method's options
 ASK_ARGUMENTS = (
@@ -129,6 +130,19 @@ class AnswerRequest:
         return tuple(getattr(self.method(), "needs", ()))
 
 
+def read_encoder(recipe: Recipe) -> EncoderMethod | None:
+    """The method that ``recipe`` names for the inside of the vision tower; None when it names none."""
+    from streamprune.encoder.base import EncoderMethod
+
+    built = recipe.build("encoder")
+    if built is not None and not isinstance(built, EncoderMethod):
+        raise InvalidTypeError(
+            f"the encoder method {recipe.stages['encoder'].method!r} must be a subclass of "
+            f"streamprune.encoder.base.EncoderMethod, got {type(built).__name__}"
+        )
+    return built
+
+
 def read_questions(question: object) -> tuple[str, ...]:
     """One question, or each of several; InvalidTypeError for anything else."""
     if isinstance(question, str):
@@ -153,6 +167,6 @@ def read_recipe(
         if stage not in _STAGES:
             raise RecipeError(
                 f"the recipe {resolved.name!r} has a stage {stage!r}, which ask() does not carry out; "
-                f"it does {' and '.join(_STAGES)}"
+                f"it does {', '.join(_STAGES[:-1])} and {_STAGES[-1]}"
             )
     return resolved

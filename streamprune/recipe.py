@@ -51,7 +51,7 @@ class Recipe:
         budget: how many visual tokens reach the language model.
     """
 
-    name: str
+    name: str = "recipe"
     stages: Mapping[Stage, Choice] = field(default_factory=lambda: MappingProxyType({}))
     budget: Budget = field(default_factory=Budget)
 

@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from streamprune.errors import InvalidValueError, SignalError
+from streamprune.encoder.base import EncoderMethod
+from streamprune.errors import InvalidValueError, SignalError, UnsupportedModelError
 from streamprune.models.positions import PositionRule
 from streamprune.models.preprocessing import FrameTransform, Image
 from streamprune.models.signals import Late, Signals
@@ -49,10 +50,12 @@ class EncodedFrames:
     Args:
         features: (frames, rows, cols, channels), as they would enter the language model.
         signals: named tensors whose first axis is the frames, for methods that score tokens.
+        tower_share: share of the tokens, over all layers of the vision tower, that went through it.
     """
 
     features: torch.Tensor
     signals: Mapping[str, torch.Tensor]
+    tower_share: float = 1.0
 
     @classmethod
     def join(cls, parts: Sequence[EncodedFrames]) -> EncodedFrames:
@@ -67,7 +70,8 @@ class EncodedFrames:
             else torch.cat([part.signals[name] for part in parts])
             for name, value in parts[0].signals.items()
         }
-        return cls(features, signals)
+        share = sum(part.tower_share * len(part.features) for part in parts) / len(features)
+        return cls(features, signals, share)
 
     def tokens(
         self, signals: Mapping[str, torch.Tensor], pts_seconds: tuple[float, ...] | None = None
@@ -216,11 +220,24 @@ class VideoFamily(ABC):
         """Those that cost next to nothing while encoding, computed for whoever does not say which."""
         return ()
 
+    def check_encoder(self, encoder: EncoderMethod, signals: Sequence[str] = ()) -> None:
+        """Raise UnsupportedModelError, InvalidValueError or SignalError unless :meth:`encode` can do it."""
+        raise UnsupportedModelError(
+            f"{self.model_type} models cannot run a method inside their vision tower; "
+            "leave out the encoder stage"
+        )
+
     @abstractmethod
-    def encode(self, pixels: torch.Tensor, signals: Sequence[str] = ()) -> EncodedFrames:
+    def encode(
+        self, pixels: torch.Tensor, signals: Sequence[str] = (), encoder: EncoderMethod | None = None
+    ) -> EncodedFrames:
         """Run the vision tower over (frames, 3, rows, cols) and compute the named ``signals`` on the way.
 
-        Frames may come in several calls: the parts join to the same tokens.
+        Frames may come in several calls: the parts join to the same tokens, unless ``encoder`` lets the
+        frames of a call influence each other.
+
+        Args:
+            encoder: makes the tower cheaper on the way up; see :meth:`check_encoder`.
         """
 
     @abstractmethod

@@ -8,15 +8,20 @@ from typing import ClassVar
 
 import torch
 
+from streamprune.encoder.base import EncoderMethod, TowerShape
+from streamprune.errors import SignalError
 from streamprune.models.base import Checkpoint, EncodedFrames, Prompt, VideoFamily, place_of_video
 from streamprune.models.chat_template import video_prompt_ids
 from streamprune.models.positions import PositionRule, positions_1d
 from streamprune.models.siglip_head import PoolingHead
 from streamprune.models.tower_layout import TowerLayout
 from streamprune.models.tower_signals import TowerSignals
+from streamprune.models.vision_layers import VisionLayers
 from streamprune.tokens import Reduction, VideoGrid
 
 _HEAD_SIGNALS = ("saliency", "frame_features")
+# signals that need nothing from inside the tower
+_LAST_SIGNALS = ("encoder_features", "image_embeds")
 
 
 class LlavaOnevision(VideoFamily):
@@ -45,9 +50,15 @@ class LlavaOnevision(VideoFamily):
 
     def grid(self, num_frames: int) -> VideoGrid:
         """Patches pooled by two along each side, an odd last one counting as a whole."""
+        rows, cols = self._patches
+        return VideoGrid(num_frames, math.ceil(rows / 2), math.ceil(cols / 2))
+
+    @property
+    def _patches(self) -> tuple[int, int]:
+        """Rows and columns of the tower's patches."""
         vision = self.model.config.vision_config
-        side = math.ceil(vision.image_size // vision.patch_size / 2)
-        return VideoGrid(num_frames, side, side)
+        side = int(vision.image_size) // int(vision.patch_size)
+        return side, side
 
     def available_signals(self) -> tuple[str, ...]:
         """The pooling head's, when there is one, and the tower's."""
@@ -67,10 +78,29 @@ class LlavaOnevision(VideoFamily):
             ".safetensors file) of the same width as its vision tower."
         )
 
+    def check_encoder(self, encoder: EncoderMethod, signals: Sequence[str] = ()) -> None:
+        """Any method in a SigLIP tower, with signals that are read off the tower's last states."""
+        layers = VisionLayers(self.model.get_encoder("video"), self.checkpoint.name)
+        layers.check(encoder, TowerShape(max(self._depths(layers.depth)), *self._patches))
+        for name in signals:
+            if name not in (*_HEAD_SIGNALS, *_LAST_SIGNALS):
+                raise SignalError(
+                    f"the signal {name!r} is read inside the vision tower and needs all tokens there; "
+                    "use a method that does not need it, or leave out the encoder stage"
+                )
+
     @torch.no_grad()
-    def encode(self, pixels: torch.Tensor, signals: Sequence[str] = ()) -> EncodedFrames:
-        """Run the model's ``get_video_features`` on (frames, 3, rows, cols) and cut off the newline row."""
+    def encode(
+        self, pixels: torch.Tensor, signals: Sequence[str] = (), encoder: EncoderMethod | None = None
+    ) -> EncodedFrames:
+        """Run the model's ``get_video_features`` on (frames, 3, rows, cols) and cut off the newline row.
+
+        With an ``encoder`` the same parts are run here: layers, projector, pooling.
+        """
         self.check_frame_signals(signals)
+        if encoder is not None:
+            self.check_encoder(encoder, signals)
+            return self._encode_with(encoder, pixels.to(self.vision_device()), signals)
         head = [name for name in signals if self._head is not None and name in _HEAD_SIGNALS]
         inside = [name for name in signals if name not in (*head, "image_embeds")]
         with self._tower.watch(inside) as found:
@@ -82,6 +112,26 @@ class LlavaOnevision(VideoFamily):
         if head:
             found |= self._head_signals(self._tower_states(outputs.hidden_states))
         return EncodedFrames(features, {name: found[name] for name in signals})
+
+    def _encode_with(
+        self, encoder: EncoderMethod, pixels: torch.Tensor, signals: Sequence[str]
+    ) -> EncodedFrames:
+        layers = VisionLayers(self.model.get_encoder("video"), self.checkpoint.name)
+        run = layers.run(pixels, encoder, self._depths(layers.depth), self._patches[1])
+        states = run.states[0] if len(run.states) == 1 else torch.cat(run.states, -1)
+        features = self._pool(self.model.model.multi_modal_projector(states))
+        found = {"image_embeds": features}
+        if "encoder_features" in signals:
+            found["encoder_features"] = self._pool(states)
+        if self._head is not None and any(name in _HEAD_SIGNALS for name in signals):
+            found |= self._head_signals(run.states[-1])
+        return EncodedFrames(features, {name: found[name] for name in signals}, run.share)
+
+    def _depths(self, layers: int) -> tuple[int, ...]:
+        """How many of the tower's ``layers`` stand before each of the states that the projector reads."""
+        chosen = self.model.config.vision_feature_layer
+        wanted = [chosen] if isinstance(chosen, int) else chosen
+        return tuple(number if number >= 0 else layers + 1 + number for number in wanted)
 
     def _pool(self, patches: torch.Tensor) -> torch.Tensor:
         """(frames, patches, channels) to (frames, rows, cols, channels), as the features are pooled."""
