@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
+from streamprune.budget import Budget
 from streamprune.embedded.evaluate.damage import h264, jpeg
 from streamprune.embedded.evaluate.intervals import Share, share
 from streamprune.embedded.evaluate.memory import AT_FRAME, SHOWN_FRAMES, recalled
 from streamprune.embedded.evaluate.oracle import OBJECT_SHARE, oracle
 from streamprune.embedded.evaluate.report import measure
-from streamprune.embedded.evaluate.scoring import load
+from streamprune.embedded.evaluate.scoring import Examinee, load, look, reduced_marks
+from streamprune.embedded.evaluate.suite import Suite
 from streamprune.embedded.evaluate.tables import show
 from streamprune.embedded.train.architecture import PoolingHead, build_model, save_folder
 from streamprune.embedded.world import clip, stream
+from streamprune.recipe import Recipe
+from streamprune.registry import list_methods, register_method, unregister_method
+from streamprune.tokens import Reduction, VisualTokens
 
 
 @pytest.mark.parametrize(
@@ -78,6 +85,62 @@ def test_a_report_has_every_table_and_an_untrained_model_knows_nothing(tmp_path:
     with (tmp_path / "tables.txt").open("w", encoding="utf-8") as file:
         show(report, Console(width=120, file=file))
     assert "fastvid" in (tmp_path / "tables.txt").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Examinee:
+    folder = tmp_path_factory.mktemp("untrained")
+    save_folder(folder, build_model(), PoolingHead())
+    return load(folder)
+
+
+def test_every_method_can_be_measured(untrained: Examinee) -> None:
+    """Whatever its signals, those of a question included: one by one and in the suite."""
+    seen = look(untrained, clip(2, 4, "eval", 2))
+    methods = [info.name for info in list_methods("pre_llm")]
+    for method in methods:
+        right, kept = reduced_marks(untrained, seen, method, 0.5)
+        assert len(right) == 2, method
+        assert 0 < kept <= 144, method
+
+
+class FrameOfTheQuestion:
+    """Keeps the frame that the language model looks at most, and notes the question's words."""
+
+    needs = ("text_embeds", "query_frame_attention")
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+
+    def reduce(self, tokens: VisualTokens) -> Reduction:
+        SEEN.append(len(tokens.signal("text_embeds", (None, 192))))
+        frame = int(tokens.signal("query_frame_attention", (tokens.grid.frames,)).argmax())
+        return Reduction.select(tokens, torch.arange(36) + 36 * frame)
+
+
+SEEN: list[int] = []
+
+
+@pytest.fixture
+def asking() -> Iterator[str]:
+    register_method(FrameOfTheQuestion, "asking_for_tests")
+    SEEN.clear()
+    yield "asking_for_tests"
+    unregister_method("asking_for_tests")
+
+
+def test_a_method_that_reads_the_question_is_asked_each(untrained: Examinee, asking: str) -> None:
+    made = clip(2, 4, "eval", 3)
+    words = [
+        len(untrained.family.tokenizer(q.text, add_special_tokens=False).input_ids) for q in made.questions
+    ]
+    right, kept = reduced_marks(untrained, look(untrained, made), asking, 0.5)
+    assert (len(right), kept, SEEN) == (3, 36, words)
+    SEEN.clear()
+    suite = Suite(10, 4, [Recipe.named(asking)])
+    figures = suite.measure(Recipe.named(asking), 0.5)
+    assert (figures["count"], figures["tokens_kept"], len(SEEN)) == (10, 36, 10)
+    assert suite.signals == ()
 
 
 def test_recalled_frames_hold_the_evidence_and_the_last_frames() -> None:

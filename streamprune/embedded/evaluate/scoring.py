@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, AutoTokenizer, LlavaOnevisionForConditionalGeneration
+from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
 
 from streamprune.embedded.evaluate.oracle import oracle
 from streamprune.embedded.train.architecture import PoolingHead, load_head
@@ -19,7 +19,13 @@ from streamprune.embedded.train.language import answer_logits, exact_matches
 from streamprune.embedded.train.packing import clip_positions, pack
 from streamprune.embedded.train.tower import patch_features, pixels, project
 from streamprune.embedded.world import Clip, Question
+from streamprune.models.base import VideoFamily
+from streamprune.models.loading import load_model
+from streamprune.models.question_signals import with_question
+from streamprune.models.signals import Signals
 from streamprune.reduce import reduce_tokens
+from streamprune.registry import get_method
+from streamprune.tokens import QUESTION_SIGNALS, VisualTokens
 
 SIDE = 6
 CELLS = SIDE * SIDE
@@ -27,36 +33,46 @@ CELLS = SIDE * SIDE
 
 @dataclass(frozen=True)
 class Examinee:
-    """A loaded model with its pooling head."""
+    """A loaded model with its pooling head; ``family`` is the same model behind the verbs of the package."""
 
     model: LlavaOnevisionForConditionalGeneration
     head: PoolingHead
     folder: Path
+    family: VideoFamily
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A clip after the tower: tokens (frames, 6, 6, 192), saliency (frames, 6, 6), features (frames, 128)."""
+    """A clip after the tower: tokens (frames, 6, 6, 192) and saliency (frames, 6, 6).
+
+    ``signals`` computes what a method needs when it is first asked.
+    """
 
     clip: Clip
     tokens: Tensor
     saliency: Tensor
-    frame_features: Tensor
+    signals: Signals
 
 
 def load(folder: Path) -> Examinee:
     """Load model and pooling head as any other Hugging Face folder."""
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
-    return Examinee(model, load_head(folder), folder)
+    family = load_model(folder, device="cpu", dtype="float32")
+    return Examinee(family.model, load_head(folder), folder, family)
 
 
 @torch.no_grad()
 def look(examinee: Examinee, clip: Clip, frames: NDArray[np.uint8] | None = None) -> Seen:
     """Encode a clip; ``frames`` replaces its pixels by damaged ones."""
-    patches = patch_features(examinee.model, pixels(clip.frames if frames is None else frames))
+    shown = clip.frames if frames is None else frames
+    patches = patch_features(examinee.model, pixels(shown))
     tokens = project(examinee.model, patches).reshape(len(patches), SIDE, SIDE, -1)
     saliency = examinee.head.saliency(patches).reshape(-1, SIDE, SIDE)
-    return Seen(clip, tokens, saliency, examinee.head(patches))
+
+    def late(names: Sequence[str]) -> tuple[Mapping[str, Tensor], float]:
+        return examinee.family.encode(pixels(shown), names).signals, 0.0
+
+    first = {"saliency": saliency, "frame_features": examinee.head(patches)}
+    return Seen(clip, tokens, saliency, examinee.family.signals(first, late))
 
 
 @torch.no_grad()
@@ -90,8 +106,8 @@ def blind_marks(examinee: Examinee, seen: Seen) -> list[bool]:
     return marks(examinee, seen, np.arange(0), seen.tokens.flatten(0, 2)[:0])
 
 
-def reduced_marks(examinee: Examinee, seen: Seen, method: str, keep_ratio: float) -> tuple[list[bool], int]:
-    """Marks after a reduction and the number of tokens it really kept.
+def reduced_marks(examinee: Examinee, seen: Seen, method: str, keep_ratio: float) -> tuple[list[bool], float]:
+    """Marks after a reduction and the number of tokens it really kept, averaged over questions.
 
     ``method`` is a pre-LLM method of the registry or ``oracle``.
     """
@@ -100,11 +116,30 @@ def reduced_marks(examinee: Examinee, seen: Seen, method: str, keep_ratio: float
         coverage = seen.clip.coverage.reshape(len(seen.clip.script.things), -1, CELLS)
         index = oracle(coverage, max(1, round(keep_ratio * len(flat))))
         return marks(examinee, seen, index, flat[torch.from_numpy(index)]), len(index)
-    signals = {"saliency": seen.saliency, "frame_features": seen.frame_features}
     options: dict[str, Any] = {"seed": seen.clip.seed} if method == "random" else {}
-    reduction = reduce_tokens(seen.tokens, method, keep_ratio=keep_ratio, signals=signals, **options)
-    kept = reduction.index.cpu().numpy().astype(np.int64)
-    return marks(examinee, seen, kept, reduction.features), len(kept)
+    found: list[bool] = []
+    kept: list[int] = []
+    for questions, signals in _views(examinee, seen, get_method("pre_llm", method).needs):
+        reduction = reduce_tokens(seen.tokens, method, keep_ratio=keep_ratio, signals=signals, **options)
+        # rows that stand for no token take the last place, as in a prompt
+        index = torch.where(reduction.index < 0, reduction.grid.tokens - 1, reduction.index).numpy()
+        places = index.astype(np.int64)
+        found += answered(examinee.model, questions, seen.clip.num_frames, places, reduction.features)
+        kept.append(len(reduction))
+    return found, float(np.mean(kept))
+
+
+def _views(
+    examinee: Examinee, seen: Seen, needs: Sequence[str]
+) -> Iterator[tuple[Sequence[Question], Mapping[str, Tensor]]]:
+    """The questions with their signals: all at once, or one by one for a method that reads them."""
+    asked = [name for name in needs if name in QUESTION_SIGNALS]
+    if not asked:
+        yield seen.clip.questions, seen.signals
+        return
+    tokens = VisualTokens.from_grid(seen.tokens, seen.signals)
+    for question in seen.clip.questions:
+        yield [question], with_question(examinee.family, question.text, tokens, asked).tokens.signals
 
 
 def best_cells(seen: Seen, top: int, by: str) -> NDArray[np.int64]:

@@ -19,11 +19,12 @@ from streamprune.embedded.evaluate.scoring import CELLS, answered
 from streamprune.embedded.world import GROUPS, Clip, Question
 from streamprune.models.base import EncodedFrames, VideoFamily
 from streamprune.models.loading import load_model
+from streamprune.models.question_signals import with_question
 from streamprune.recipe import Recipe
 from streamprune.reduce import run_reducer
 from streamprune.reduction import Reduction
 from streamprune.registry import get_method
-from streamprune.tokens import VisualTokens
+from streamprune.tokens import QUESTION_SIGNALS, VisualTokens
 
 KEEP_RATIOS = (0.5, 0.25, 0.1, 0.05)
 ORACLE = "oracle"
@@ -57,8 +58,8 @@ class Suite:
 
     def __post_init__(self) -> None:
         needs = {n for r in self.recipes for n in get_method("pre_llm", r.stages["pre_llm"].method).needs}
-        self.signals = tuple(sorted(needs))
-        self.family.check_signals(self.signals)
+        self.family.check_signals(sorted(needs))
+        self.signals = tuple(sorted(needs.difference(QUESTION_SIGNALS)))
 
     @property
     def tokens(self) -> int:
@@ -115,11 +116,19 @@ class Suite:
         choice = recipe.stages["pre_llm"]
         extra = {"seed": clip.seed} if choice.method == "random" else {}
         method = recipe.build("pre_llm", **extra)
-        yield clip.questions, run_reducer(method, tokens)
+        asked = [name for name in getattr(method, "needs", ()) if name in QUESTION_SIGNALS]
+        if not asked:
+            yield clip.questions, run_reducer(method, tokens)
+            return
+        for question in clip.questions:
+            with_it = with_question(self.family, question.text, tokens, asked)
+            yield (question,), run_reducer(method, with_it.tokens)
 
     def _ask(self, clip: Clip, questions: Sequence[Question], reduction: Reduction) -> list[Verdict]:
-        index = reduction.index.clamp(min=0).numpy().astype(np.int64)
-        right = answered(self.family.model, questions, self.frames, index, reduction.features)
+        # rows that stand for no token take the last place, as in a prompt
+        index = torch.where(reduction.index < 0, reduction.grid.tokens - 1, reduction.index)
+        places = index.numpy().astype(np.int64)
+        right = answered(self.family.model, questions, self.frames, places, reduction.features)
         recalls = evidence_recall(clip, questions, purity(reduction))
         return [Verdict(*row) for row in zip(questions, right, recalls, strict=True)]
 
