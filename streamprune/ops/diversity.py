@@ -44,4 +44,5 @@ def greedy_max_min(
         pick = nearest.argmax(-1)
         picks.append(pick)
         nearest = torch.minimum(nearest, stacked[batch, pick])
-    return torch.stack(picks, -1).reshape(*distances.shape[:-2], len(picks))
+    chosen = torch.stack(picks, -1)[:, :count]
+    return chosen.reshape(*distances.shape[:-2], chosen.shape[1])

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
-from tests.contract.row import Row
+from streamprune.tokens import VideoGrid
+from tests.contract.row import Row, one_each_frame
 
-ROWS: tuple[Row, ...] = ()
+
+def one(grid: VideoGrid) -> int:
+    """One token, on any grid: the share of the clip rounded half to even."""
+    return 1
+
+
+ROWS: tuple[Row, ...] = (
+    Row("divprune", overshoot=one),
+    Row("divprune", {"token_set": "frame"}, floor="frame", overshoot=one_each_frame),
+)

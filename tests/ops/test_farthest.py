@@ -1,0 +1,107 @@
+"""Farthest-point picks in blocks are those of the plain rule, pick by pick."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from streamprune.ops import farthest
+from streamprune.ops.farthest import farthest_points
+
+
+def plain_picks(values: torch.Tensor, count: int) -> list[int]:
+    """The rule on the whole matrix, with cosines rounded once to float32."""
+    exact = values.double().numpy()
+    length = np.linalg.norm(exact, axis=1, keepdims=True)
+    unit = exact / np.where(length > 0, length, 1)
+    distances = np.float32(1) - (unit @ unit.T).astype(np.float32)
+    distances[distances < 1e-6] = 0
+    np.fill_diagonal(distances, np.inf)
+    isolation = distances.min(0)
+    picks = [int(isolation.argmax()) if len(values) > 1 else 0]
+    nearest = distances[picks[0]].copy()
+    while len(picks) < min(count, len(values)):
+        nearest[picks] = -1
+        picks.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, distances[picks[-1]])
+    return picks
+
+
+def made(kind: str, tokens: int = 120, channels: int = 10, seed: int = 0) -> torch.Tensor:
+    """(tokens, channels) of one kind of video; 12 tokens a frame."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(tokens, channels, generator=generator)
+    look = torch.randn(12, channels, generator=generator).repeat(tokens // 12, 1)
+    return {
+        "random": noise,
+        "drifting": look + 0.1 * noise,
+        "offset": 5 + noise,
+        "lengths": noise * torch.logspace(-2, 2, tokens)[:, None],
+        "still": look,
+        "half still": torch.where(torch.arange(tokens)[:, None] % 12 < 7, look, noise),
+        "whole numbers": torch.randint(-1, 2, (tokens, channels), generator=generator).float(),
+        "one hot": torch.eye(channels)[torch.randint(channels, (tokens,), generator=generator)],
+        "some zero": noise * (torch.arange(tokens) % 5 > 0)[:, None],
+        "identical": torch.ones(tokens, channels),
+        "zero": torch.zeros(tokens, channels),
+    }[kind]
+
+
+KINDS = (
+    *("random", "drifting", "offset", "lengths", "still", "half still"),
+    *("whole numbers", "one hot", "some zero", "identical", "zero"),
+)
+
+
+@pytest.fixture(params=["as it is", "small blocks"])
+def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small blocks, so that few tokens go through what thousands do."""
+    if request.param == "small blocks":
+        monkeypatch.setattr(farthest, "_POOL", 9)
+        monkeypatch.setattr(farthest, "_WITNESSES", 11)
+        monkeypatch.setattr(farthest, "_SETTLED", 2)
+
+
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("look_alike", [0, 12])
+def test_picks_are_those_of_the_plain_rule(kind: str, look_alike: int) -> None:
+    for seed in range(2):
+        values = made(kind, seed=seed)
+        expected = plain_picks(values, 50)
+        assert farthest_points(values, 50, look_alike=look_alike).tolist() == expected
+
+
+@pytest.mark.parametrize("kind", ["random", "drifting", "half still"])
+def test_picks_of_a_longer_clip(kind: str) -> None:
+    values = made(kind, tokens=1800, channels=24)
+    assert farthest_points(values, 180, look_alike=12).tolist() == plain_picks(values, 180)
+
+
+@pytest.mark.usefixtures("blocks")
+def test_fewer_picks_are_the_first_ones_and_all_are_everything() -> None:
+    values = made("drifting")
+    everything = farthest_points(values, 120).tolist()
+    assert sorted(everything) == list(range(120))
+    for count in (1, 2, 17, 119):
+        assert farthest_points(values, count).tolist() == everything[:count]
+    assert farthest_points(values, 500).tolist() == everything
+
+
+@pytest.mark.usefixtures("blocks")
+def test_neither_lengths_nor_a_rotation_of_the_space_matter() -> None:
+    values = made("drifting", seed=5)
+    rotation = torch.linalg.qr(torch.randn(10, 10, generator=torch.Generator().manual_seed(1)))[0]
+    expected = farthest_points(values, 40).tolist()
+    assert farthest_points(values * torch.linspace(0.1, 9, 120)[:, None], 40).tolist() == expected
+    assert farthest_points(values @ rotation, 40).tolist() == expected
+
+
+def test_more_equal_distances_than_are_told_apart() -> None:
+    corners = torch.eye(64)
+    assert farthest_points(corners, 64).tolist() == list(range(64))
+
+
+def test_one_token() -> None:
+    assert farthest_points(torch.randn(1, 5), 1).tolist() == [0]
