@@ -31,7 +31,7 @@ def agglomerate(distances: torch.Tensor, clusters: int, linkage: Linkage = "aver
 
     Source: hierarchical clustering in the recurrence of Lance and Williams. Ties go to the lower cluster.
     """
-    frames, points = distances.shape[:2]
+    points = distances.shape[1]
     upper = distances.triu(1)
     state = _State((upper + upper.mT).cpu().numpy(), linkage)
     for _ in range(points - clusters):
@@ -92,4 +92,5 @@ class _State:
         share = self.size[self.frames, first] / (
             self.size[self.frames, first] + self.size[self.frames, second]
         )
-        return rows * share[:, None] + others * (1 - share)[:, None]
+        joined: _Floats = rows * share[:, None] + others * (1 - share)[:, None]
+        return joined
