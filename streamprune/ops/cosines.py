@@ -6,6 +6,8 @@ import torch
 
 from streamprune.ops.similarity import inner_products
 
+# values from which on laying rows out for oneDNN pays
+_PACKED_FROM = 2**20
 # rows widened to float64 at a time
 _EXACT_ROWS = 1024
 # stands for "no similarity"; finite, because a zero row multiplies it by 0
@@ -27,7 +29,8 @@ class CosineRows:
         length = torch.linalg.vector_norm(self.rows, dim=-1)
         self._scale = torch.where(length > 0, 1 / length, 0.0)
         self._packed: torch.Tensor | None = None
-        if self.rows.device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        large = self.rows.numel() >= _PACKED_FROM
+        if large and self.rows.device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
             self._packed = self.rows.to_mkldnn()
 
     def __len__(self) -> int:

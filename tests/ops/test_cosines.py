@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from streamprune.ops import cosines
 from streamprune.ops.cosines import CosineRows
 
 
@@ -26,12 +27,12 @@ def distances_of(values: torch.Tensor) -> npt.NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_distances_to_the_nearest(packed: bool) -> None:
+def test_distances_to_the_nearest(packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cosines, "_PACKED_FROM", 0 if packed else 2**40)
     values = draw(40)
     values[7] = 0
     rows, expected = CosineRows(values), distances_of(values)
-    if not packed:
-        rows._packed = None
+    assert (rows._packed is not None) == packed
     index = torch.tensor([5, 7, 30])
     np.testing.assert_allclose(rows.to_nearest_of(index), expected[index].min(0), atol=1e-6)
     own, of_them = rows.to_nearest(index)
