@@ -10,11 +10,13 @@ from streamprune.ops.selection import highest
 def window_of(rows: int, cols: int, side: int) -> torch.Tensor:
     """(rows * cols,) int64: the window each token of a grid lies in, numbered row by row.
 
-    Windows are ``side`` x ``side``, laid from the upper left; those at the right and lower edge may be cut.
+    Windows are ``side`` x ``side``, laid from the upper left. Rows and columns too few for a window of their
+    own belong to the last one, so those at the lower and right edge may be larger.
     """
-    across = -(-cols // side)
-    down = torch.arange(rows)[:, None] // side
-    return (down * across + torch.arange(cols) // side).flatten()
+    down, across = max(1, rows // side), max(1, cols // side)
+    window_row = (torch.arange(rows) // side).clamp(max=down - 1)
+    window_col = (torch.arange(cols) // side).clamp(max=across - 1)
+    return (window_row[:, None] * across + window_col).flatten()
 
 
 def rank_in_parts(scores: torch.Tensor, part: torch.Tensor) -> torch.Tensor:

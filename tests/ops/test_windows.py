@@ -12,8 +12,9 @@ def test_windows_are_numbered_row_by_row() -> None:
     assert window_of(24, 24, 6).bincount().tolist() == [36] * 16
 
 
-def test_windows_at_the_edges_are_cut() -> None:
-    assert window_of(3, 5, 2).reshape(3, 5).tolist() == [[0, 0, 1, 1, 2], [0, 0, 1, 1, 2], [3, 3, 4, 4, 5]]
+def test_leftover_rows_and_columns_belong_to_the_last_windows() -> None:
+    assert window_of(3, 5, 2).reshape(3, 5).tolist() == [[0, 0, 1, 1, 1]] * 3
+    assert window_of(5, 4, 2).reshape(5, 4).tolist() == [[0, 0, 1, 1]] * 2 + [[2, 2, 3, 3]] * 3
     assert window_of(2, 3, 7).tolist() == [0] * 6
 
 

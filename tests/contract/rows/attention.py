@@ -24,4 +24,8 @@ ROWS: tuple[Row, ...] = (
     Row("holov", repeats=True, floor="frame"),
     Row("holov", {"num_chunks": None, "power": 2.0}, repeats=True, floor="frame"),
     Row("holov", {"as_released": False, "num_chunks": 5}, floor="frame"),
+    Row("vscan", merges=True, floor="frame"),
+    Row("vscan", {"fill_budget": True, "window": 2}, merges=True, floor="frame"),
+    Row("vscan", {"form": "qwen2_5_vl"}, merges=True, floor="frame"),
+    Row("vscan", {"local_ratio": 1.0, "window": 2}, merges=True, floor="frame"),
 )

@@ -7,8 +7,11 @@ from typing import Any
 
 import torch
 
+from streamprune.budget import Budget
+from streamprune.pre_llm.vscan import VScan
 from streamprune.reduce import reduce_tokens
 from streamprune.reduction import Reduction
+from streamprune.tokens import VideoGrid
 from tests.goldens.case import Case
 
 
@@ -129,6 +132,43 @@ def holov(case: Case) -> None:
     case.close("values", emitted_values(reduction))
 
 
+def vscan_llava(case: Case) -> None:
+    """Replays the first stage of VScan on CLIP towers."""
+    hp = case.hp
+    shape = (hp["T"], hp["h"], hp["w"])
+    reduction = reduce_tokens(
+        case.given("x").reshape(*shape, -1),
+        "vscan",
+        keep_tokens=hp["T"] * hp["keep"],
+        signals={
+            "received_attention_shallow": case.given("cls_shallow").reshape(shape),
+            "received_attention": case.given("cls_deep").reshape(shape),
+        },
+        window=hp["window"],
+    )
+    case.same("kept", emitted_within_frames(reduction))
+    case.close("values", emitted_values(reduction))
+
+
+def vscan_qwen(case: Case) -> None:
+    """Replays the local scan and the merge of VScan on Qwen2.5-VL: all of the budget goes to the windows."""
+    hp = case.hp
+    grid = VideoGrid(1, hp["h"], hp["w"])
+    attention = case.given("att").reshape(1, grid.rows, grid.cols)
+    options: dict[str, Any] = {"form": "qwen2_5_vl", "window": hp["window"], "local_ratio": 1.0}
+    picked = VScan(**options, budget=Budget(keep_tokens=hp["keep"])).local_scan(attention.flatten(1), grid)
+    case.same("kept_in_pick_order", picked[0])
+    reduction = reduce_tokens(
+        case.given("x").reshape(*attention.shape, -1),
+        "vscan",
+        keep_tokens=hp["keep"],
+        signals={"received_attention_shallow": attention, "received_attention": attention},
+        **options,
+    )
+    assert torch.equal(reduction.index, picked[0].sort().values), case.id
+    case.close("values", reduction.features)
+
+
 ADAPTERS: dict[str, Callable[[Case], None]] = {
     "visionzip_clip": visionzip_clip,
     "visionzip_video": visionzip_video,
@@ -136,4 +176,6 @@ ADAPTERS: dict[str, Callable[[Case], None]] = {
     "hiprune_llava": hiprune_llava,
     "hiprune_qwen": hiprune_qwen,
     "holov": holov,
+    "vscan_llava": vscan_llava,
+    "vscan_qwen": vscan_qwen,
 }
