@@ -97,7 +97,7 @@ class Reduction:
         if order is None:
             order = torch.arange(len(index), device=index.device)
         if features is None:
-            features = _weighted_sum(entries, tokens.features, len(index))
+            features = weighted_sum(entries, tokens.features, len(index))
         return cls(tokens.grid, index, features, order, entries, tokens.size)
 
     def __len__(self) -> int:
@@ -169,7 +169,7 @@ class Reduction:
         if self.entries is None:
             return self.take(values)
         flat = values.reshape(self.grid.tokens, -1)
-        return _weighted_sum(self.entries, flat, len(self)).reshape(len(self), *values.shape[1:])
+        return weighted_sum(self.entries, flat, len(self)).reshape(len(self), *values.shape[1:])
 
     def take(self, values: torch.Tensor) -> torch.Tensor:
         """Per-token ``values`` (tokens, ...) of the representatives: (kept, ...), unmerged; zero rows give 0.
@@ -209,7 +209,7 @@ def _lowest_row(token: torch.Tensor, row: torch.Tensor, tokens: int) -> torch.Te
     return lowest.masked_fill(lowest == none, -1)
 
 
-def _weighted_sum(
+def weighted_sum(
     entries: tuple[torch.Tensor, torch.Tensor, torch.Tensor], values: torch.Tensor, rows: int
 ) -> torch.Tensor:
     """Sum ``weight * values[token]`` into each row: (rows, channels) in the dtype of ``values``.

@@ -11,6 +11,11 @@ def _up_per_frame_half_per_segment(grid: VideoGrid) -> int:
     return -(-5 * grid.frames // 4)
 
 
+def _up_twice_per_frame(grid: VideoGrid) -> int:
+    """A frame's budget is rounded up, and then the number of its clusters."""
+    return 2 * grid.frames
+
+
 def _one_per_group(grid: VideoGrid) -> int:
     """A token each frame and one each segment of two frames or more."""
     return grid.frames + grid.frames // 2
@@ -32,5 +37,34 @@ ROWS: tuple[Row, ...] = (
         merges=True,
         counts=False,
         floor=_one_per_group,
+    ),
+    Row(
+        "flashvid",
+        merges=True,
+        sums=True,
+        repeats=True,
+        counts=False,
+        floor="frame",
+        overshoot=_up_twice_per_frame,
+    ),
+    Row(
+        "flashvid",
+        {"selection": "attn_div_v2", "segment_threshold": -1.0, "num_segments": 2},
+        merges=True,
+        sums=True,
+        repeats=True,
+        counts=False,
+        floor="frame",
+        overshoot=_up_twice_per_frame,
+    ),
+    Row(
+        "flashvid",
+        {"as_released": False, "segmented": False, "salient_ratio": 0.3},
+        merges=True,
+        sums=True,
+        repeats=True,
+        counts=False,
+        floor="frame",
+        overshoot=_up_twice_per_frame,
     ),
 )
