@@ -8,8 +8,8 @@ import torch
 _BLOCK_VALUES = 2**18
 
 
-def channel_variance(values: torch.Tensor) -> torch.Tensor:
-    """(channels,) float64 population variance of every channel of (rows, channels), in one pass."""
+def channel_moments(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and population variance of every channel of (rows, channels), in one pass, as float64."""
     first = values[0].float()
     # sums of differences from one row: no cancellation where the mean is large, exact zeros where all agree
     total = torch.zeros_like(first, dtype=torch.float64)
@@ -18,8 +18,8 @@ def channel_variance(values: torch.Tensor) -> torch.Tensor:
         difference = block.float() - first
         total += difference.sum(0)
         squares += difference.square_().sum(0)
-    rows = values.shape[0]
-    return (squares / rows - (total / rows).square()).clamp(min=0)
+    shift = total / values.shape[0]
+    return first + shift, (squares / values.shape[0] - shift.square()).clamp(min=0)
 
 
 def masked_lengths(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from streamprune.budget import share_of, whole_tokens
 from streamprune.checks import check_flag, check_number
 from streamprune.ops.gaussian import distances_to_centre, gaussian_similarity, mean_direction
 from streamprune.ops.selection import highest, lowest
-from streamprune.ops.subspace import channel_variance, masked_lengths
+from streamprune.ops.subspace import channel_moments, masked_lengths
 from streamprune.pre_llm.base import PreLLMMethod
 from streamprune.tokens import Reduction, VideoGrid, VisualTokens
 
@@ -93,7 +93,7 @@ def similarities(frames: torch.Tensor, channel_share: float) -> tuple[torch.Tens
     Returns:
         Two (frames, tokens per frame) float32 tensors.
     """
-    variance = channel_variance(frames.flatten(0, 1))
+    _, variance = channel_moments(frames.flatten(0, 1))
     mask = torch.zeros(frames.shape[2], device=frames.device)
     mask[lowest(variance, max(1, share_of(frames.shape[2], channel_share, rounding="truncate")))] = 1
     lengths = [masked_lengths(frame, mask) for frame in frames]

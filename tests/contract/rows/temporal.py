@@ -37,4 +37,6 @@ ROWS: tuple[Row, ...] = (
     Row("timechat_online", floor=first_frame),
     Row("timechat_online", {"rank": "frame"}, floor=first_frame),
     Row("timechat_online", {"rank": "frame", "reference": "last_kept"}, floor=first_frame),
+    Row("stc", floor="frame"),
+    Row("stc", {"score": "dual_anchor", "align_memory": True}, floor="frame"),
 )

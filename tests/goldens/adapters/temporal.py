@@ -8,6 +8,7 @@ import torch
 
 from streamprune.budget import Budget
 from streamprune.ops.pixels import patch_change
+from streamprune.pre_llm.stc import quiet_channels
 from streamprune.pre_llm.vidcom2 import VidCom2, similarities
 from streamprune.reduce import reduce_tokens, run_reducer
 from streamprune.reduction import Reduction
@@ -95,9 +96,21 @@ def timechat_online(case: Case) -> None:
     case.same("position_ids", positions(case, reduction.index, time_step=1, text_from=text_from))
 
 
+def stc(case: Case) -> None:
+    """Replays the pruner of STC call by call, with the channels that each call compares."""
+    hp, features = case.hp, features_of(case)
+    options = {"channel_share": hp["channel_keep"], "frames_per_call": hp["frames_per_call"]}
+    reduction = reduce_tokens(features, "stc", keep_tokens=hp["k"] * hp["T"], **options)
+    case.same("kept", reduction.index)
+    calls = features.flatten(1, 2).split(hp["frames_per_call"])
+    channels = [quiet_channels(call.flatten(0, 1), hp["channel_keep"])[1] for call in calls]
+    case.same("channels", torch.stack(channels))
+
+
 ADAPTERS: dict[str, Callable[[Case], None]] = {
     "evs": evs,
     "vidcom2": vidcom2,
     "dycoke_ttm": dycoke,
     "timechat_dtd": timechat_online,
+    "stc_pruner": stc,
 }
