@@ -193,4 +193,7 @@ ROWS = (
          summary="best of every window and of the frame, the rest averaged in"),
     _row("pre_llm", "stc", "pre_llm.stc:STC", source="arXiv 2512.00891", causal=True,
          summary="tokens unlike their frame and unlike all frames before"),
+    _row("pre_llm", "cdpruner", "pre_llm.cdpruner:CDPruner", source="arXiv 2506.10967",
+         needs=("image_embeds", "text_embeds"),
+         summary="diverse and question-relevant tokens of each frame, by determinant"),
 )  # fmt: skip

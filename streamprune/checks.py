@@ -23,6 +23,14 @@ def check_number(name: str, value: object, low: float, high: float) -> None:
         raise InvalidValueError(f"{name} must be in [{low:g}, {high:g}], got {value!r}")
 
 
+def check_share(name: str, value: object) -> None:
+    """Refuse anything but a number in (0, 1]."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidTypeError(f"{name} must be a number in (0, 1], got {value!r}")
+    if not 0 < value <= 1:
+        raise InvalidValueError(f"{name} must be in (0, 1], got {value!r}")
+
+
 def check_flag(name: str, value: object) -> None:
     """Refuse anything but True or False."""
     if not isinstance(value, bool):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 import torch
 
-from streamprune.checks import check_count
+from streamprune.checks import check_count, check_flag
 from streamprune.encoder.layer_attention import LayerAttention
 from streamprune.encoder.token_map import TokenMap
 from streamprune.errors import InvalidTypeError, InvalidValueError
@@ -140,6 +140,9 @@ class EncoderMethod(ABC):
     causal: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        for option in fields(self):
+            if isinstance(option.default, bool):
+                check_flag(option.name, getattr(self, option.name))
         if self.layers is None:
             return
         if isinstance(self.layers, str) or not isinstance(self.layers, Sequence):
@@ -153,8 +156,8 @@ class EncoderMethod(ABC):
 
     @property
     def weighs_keys(self) -> bool:
-        """Whether attention adds the logarithm of a token's size to its logit."""
-        return False
+        """Whether attention adds the logarithm of a token's size to its logit: the option ``proportional``."""
+        return bool(getattr(self, "proportional", False))
 
     @property
     def frame_by_frame(self) -> bool:

@@ -8,10 +8,9 @@ from typing import ClassVar
 import torch
 
 from streamprune.budget import share_of
-from streamprune.checks import check_count, check_number
+from streamprune.checks import check_count, check_number, check_share
 from streamprune.encoder.base import EncoderMethod, LayerInput, LayerReduction, Place, TowerShape
 from streamprune.encoder.token_map import TokenMap, like_kept
-from streamprune.errors import InvalidValueError
 from streamprune.ops.flow import flow_step
 
 
@@ -49,9 +48,7 @@ class FlowCut(EncoderMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("final_share", self.final_share, 0, 1)
-        if self.final_share == 0:
-            raise InvalidValueError("final_share must be in (0, 1], got 0")
+        check_share("final_share", self.final_share)
         if self.final_tokens is not None:
             check_count("final_tokens", self.final_tokens)
         check_count("interval", self.interval)

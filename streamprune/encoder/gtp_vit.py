@@ -60,11 +60,6 @@ class GTPViT(EncoderMethod):
             raise UnknownNameError.among("graph of gtp_vit", self.graph, _GRAPHS)
         check_count("num_neighbors", self.num_neighbors)
 
-    @property
-    def weighs_keys(self) -> bool:
-        """As ``proportional`` says."""
-        return self.proportional
-
     def left_over(self, layer: int, tokens: int, tower: TowerShape) -> int:
         """A constant number less."""
         removed = scaled_count(_REMOVED, _PATCHES, tower.tokens) if self.removed is None else self.removed

@@ -57,11 +57,6 @@ class PPT(EncoderMethod):
         if self.variance_threshold is not None:
             check_number("variance_threshold", self.variance_threshold, 0, float("inf"))
 
-    @property
-    def weighs_keys(self) -> bool:
-        """As ``proportional`` says."""
-        return self.proportional
-
     def own_layers(self, tower: TowerShape) -> tuple[int, ...]:
         """A quarter, half and three quarters up."""
         return scaled_layers((3, 6, 9), 12, tower.depth)

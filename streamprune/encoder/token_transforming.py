@@ -8,10 +8,9 @@ from typing import ClassVar
 import torch
 
 from streamprune.budget import share_of
-from streamprune.checks import check_number
+from streamprune.checks import check_number, check_share
 from streamprune.encoder.base import EncoderMethod, LayerInput, LayerReduction, TowerShape, scaled_layers
 from streamprune.encoder.token_map import TokenMap
-from streamprune.errors import InvalidValueError
 from streamprune.ops.selection import highest
 from streamprune.ops.similarity import unit_rows
 
@@ -43,15 +42,8 @@ class TokenTransforming(EncoderMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("layer_keep_share", self.layer_keep_share, 0, 1)
+        check_share("layer_keep_share", self.layer_keep_share)
         check_number("temperature", self.temperature, 1e-6, 1e6)
-        if self.layer_keep_share == 0:
-            raise InvalidValueError("layer_keep_share must be in (0, 1], got 0")
-
-    @property
-    def weighs_keys(self) -> bool:
-        """As ``proportional`` says."""
-        return self.proportional
 
     def own_layers(self, tower: TowerShape) -> tuple[int, ...]:
         """A quarter, half and three quarters up."""

@@ -59,11 +59,6 @@ class ToMe(EncoderMethod):
             raise InvalidValueError("inflection belongs to a single number in removed, not to a list")
         object.__setattr__(self, "removed", tuple(self.removed))
 
-    @property
-    def weighs_keys(self) -> bool:
-        """As ``proportional`` says."""
-        return self.proportional
-
     def left_over(self, layer: int, tokens: int, tower: TowerShape) -> int:
         """What the schedule leaves, at least half."""
         return tokens - min(self._removed(layer, tower), tokens // 2)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from streamprune.budget import share_of
-from streamprune.checks import check_count, check_number
+from streamprune.checks import check_count, check_number, check_share
 from streamprune.encoder.base import (
     EncoderMethod,
     LayerInput,
@@ -19,7 +19,7 @@ from streamprune.encoder.base import (
 )
 from streamprune.encoder.layer_attention import LayerAttention
 from streamprune.encoder.token_map import TokenMap, like_kept
-from streamprune.errors import InvalidTypeError, InvalidValueError
+from streamprune.errors import InvalidTypeError
 from streamprune.ops.selection import highest
 from streamprune.ops.similarity import unit_rows
 
@@ -58,9 +58,7 @@ class ZeroTPrune(EncoderMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("layer_keep_share", self.layer_keep_share, 0, 1)
-        if self.layer_keep_share == 0:
-            raise InvalidValueError("layer_keep_share must be in (0, 1], got 0")
+        check_share("layer_keep_share", self.layer_keep_share)
         check_number("similar_share", self.similar_share, 0, 1)
         check_count("iterations", self.iterations)
         if not isinstance(self.head_variance, tuple | list) or len(self.head_variance) != 2:
