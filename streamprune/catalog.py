@@ -196,4 +196,7 @@ ROWS = (
     _row("pre_llm", "cdpruner", "pre_llm.cdpruner:CDPruner", source="arXiv 2506.10967",
          needs=("image_embeds", "text_embeds"),
          summary="diverse and question-relevant tokens of each frame, by determinant"),
+    _row("pre_llm", "streaming_tom", "pre_llm.streaming_tom:StreamingTOM", source="arXiv 2510.18269",
+         causal=True, needs=("received_attention",),
+         summary="changed tokens by attention, still ones merged in clusters"),
 )  # fmt: skip

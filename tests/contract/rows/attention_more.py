@@ -36,5 +36,13 @@ ROWS = (
     ),
     Row("mustdrop", merges=True, counts=False, floor=_windows),
     Row("mustdrop", {"shared_count": False}, merges=True, counts=False, floor=_windows),
+    Row("recoverable_compression", merges=True, sums=True, floor="frame"),
+    Row(
+        "recoverable_compression",
+        {"recovery": "union", "own_keys": True, "merge_neighbors": 3},
+        merges=True,
+        sums=True,
+        floor="frame",
+    ),
     Row("flowcut", {"schedule": "frame", "interval": 1, "momentum": 0.2}, floor="frame"),
 )
