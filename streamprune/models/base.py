@@ -229,7 +229,11 @@ class VideoFamily(ABC):
 
     @abstractmethod
     def encode(
-        self, pixels: torch.Tensor, signals: Sequence[str] = (), encoder: EncoderMethod | None = None
+        self,
+        pixels: torch.Tensor,
+        signals: Sequence[str] = (),
+        encoder: EncoderMethod | None = None,
+        before: torch.Tensor | None = None,
     ) -> EncodedFrames:
         """Run the vision tower over (frames, 3, rows, cols) and compute the named ``signals`` on the way.
 
@@ -237,6 +241,7 @@ class VideoFamily(ABC):
         frames of a call influence each other.
 
         Args:
+            before: (3, rows, cols) the frame before the first, for signals that compare neighbours.
             encoder: makes the tower cheaper on the way up; see :meth:`check_encoder`.
         """
 

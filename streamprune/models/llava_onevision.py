@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -12,6 +13,7 @@ from streamprune.encoder.base import EncoderMethod, TowerShape
 from streamprune.errors import SignalError
 from streamprune.models.base import Checkpoint, EncodedFrames, Prompt, VideoFamily, place_of_video
 from streamprune.models.chat_template import video_prompt_ids
+from streamprune.models.pixel_signals import PIXEL_SIGNALS, Patches
 from streamprune.models.positions import PositionRule, positions_1d
 from streamprune.models.siglip_head import PoolingHead
 from streamprune.models.tower_layout import TowerLayout
@@ -27,9 +29,10 @@ _LAST_SIGNALS = ("encoder_features", "image_embeds")
 class LlavaOnevision(VideoFamily):
     """A stock ``LlavaOnevisionForConditionalGeneration``.
 
-    Signals: those of :class:`TowerSignals`, and ``image_embeds``, the features themselves. When there is a
-    pooling head also ``saliency`` (frames, rows, cols), the head's attention pooled to the token grid exactly
-    as the features are; ``frame_features`` (frames, tower width), the head's output.
+    Signals: those of :class:`TowerSignals`; ``image_embeds``, the features themselves; ``pixel_change`` and
+    ``pixel_entropy`` (frames, rows, cols), see :class:`Patches`. When there is a pooling head also
+    ``saliency`` (frames, rows, cols), the head's attention; ``frame_features`` (frames, tower width), the
+    head's output. All that has rows and columns is pooled to the token grid exactly as the features are.
     """
 
     model_type: ClassVar[str] = "llava_onevision"
@@ -61,8 +64,10 @@ class LlavaOnevision(VideoFamily):
         return side, side
 
     def available_signals(self) -> tuple[str, ...]:
-        """The pooling head's, when there is one, and the tower's."""
-        return tuple(dict.fromkeys((*self.cheap_signals(), *self._tower.names(), "image_embeds")))
+        """The pooling head's, when there is one, the tower's, and those of the pictures."""
+        return tuple(
+            dict.fromkeys((*self.cheap_signals(), *self._tower.names(), "image_embeds", *PIXEL_SIGNALS))
+        )
 
     def cheap_signals(self) -> tuple[str, ...]:
         """The pooling head's."""
@@ -83,7 +88,7 @@ class LlavaOnevision(VideoFamily):
         layers = VisionLayers(self.model.get_encoder("video"), self.checkpoint.name)
         layers.check(encoder, TowerShape(max(self._depths(layers.depth)), *self._patches))
         for name in signals:
-            if name not in (*_HEAD_SIGNALS, *_LAST_SIGNALS):
+            if name not in (*_HEAD_SIGNALS, *_LAST_SIGNALS, *PIXEL_SIGNALS):
                 raise SignalError(
                     f"the signal {name!r} is read inside the vision tower and needs all tokens there; "
                     "use a method that does not need it, or leave out the encoder stage"
@@ -91,27 +96,39 @@ class LlavaOnevision(VideoFamily):
 
     @torch.no_grad()
     def encode(
-        self, pixels: torch.Tensor, signals: Sequence[str] = (), encoder: EncoderMethod | None = None
+        self,
+        pixels: torch.Tensor,
+        signals: Sequence[str] = (),
+        encoder: EncoderMethod | None = None,
+        before: torch.Tensor | None = None,
     ) -> EncodedFrames:
         """Run the model's ``get_video_features`` on (frames, 3, rows, cols) and cut off the newline row.
 
         With an ``encoder`` the same parts are run here: layers, projector, pooling.
         """
         self.check_frame_signals(signals)
+        pixels = pixels.to(self.vision_device())
+        of_tower = [name for name in signals if name not in PIXEL_SIGNALS]
         if encoder is not None:
-            self.check_encoder(encoder, signals)
-            return self._encode_with(encoder, pixels.to(self.vision_device()), signals)
+            self.check_encoder(encoder, of_tower)
+            encoded = self._encode_with(encoder, pixels, of_tower)
+        else:
+            encoded = self._encode(pixels, of_tower)
+        found = {**encoded.signals, **self._pixel_signals(signals, pixels, before)}
+        return replace(encoded, signals={name: found[name] for name in signals})
+
+    def _encode(self, pixels: torch.Tensor, signals: Sequence[str]) -> EncodedFrames:
         head = [name for name in signals if self._head is not None and name in _HEAD_SIGNALS]
         inside = [name for name in signals if name not in (*head, "image_embeds")]
         with self._tower.watch(inside) as found:
-            outputs = self.model.get_video_features(pixels.to(self.vision_device())[None], return_dict=True)
+            outputs = self.model.get_video_features(pixels[None], return_dict=True)
         rows = outputs.pooler_output[0, :-1]
         grid = self.grid(len(pixels))
         features = rows.reshape(grid.frames, grid.rows, grid.cols, rows.shape[-1])
         found["image_embeds"] = features
         if head:
             found |= self._head_signals(self._tower_states(outputs.hidden_states))
-        return EncodedFrames(features, {name: found[name] for name in signals})
+        return EncodedFrames(features, found)
 
     def _encode_with(
         self, encoder: EncoderMethod, pixels: torch.Tensor, signals: Sequence[str]
@@ -125,13 +142,24 @@ class LlavaOnevision(VideoFamily):
             found["encoder_features"] = self._pool(states)
         if self._head is not None and any(name in _HEAD_SIGNALS for name in signals):
             found |= self._head_signals(run.states[-1])
-        return EncodedFrames(features, {name: found[name] for name in signals}, run.share)
+        return EncodedFrames(features, found, run.share)
 
     def _depths(self, layers: int) -> tuple[int, ...]:
         """How many of the tower's ``layers`` stand before each of the states that the projector reads."""
         chosen = self.model.config.vision_feature_layer
         wanted = [chosen] if isinstance(chosen, int) else chosen
         return tuple(number if number >= 0 else layers + 1 + number for number in wanted)
+
+    def _pixel_signals(
+        self, signals: Sequence[str], pixels: torch.Tensor, before: torch.Tensor | None
+    ) -> dict[str, torch.Tensor]:
+        patches = Patches(*self._patches, int(self.model.config.vision_config.patch_size), self.transform)
+        found = {}
+        if "pixel_change" in signals:
+            found["pixel_change"] = self._pool(patches.change(pixels, before)[..., None])[..., 0]
+        if "pixel_entropy" in signals:
+            found["pixel_entropy"] = self._pool(patches.entropy(pixels)[..., None])[..., 0]
+        return found
 
     def _pool(self, patches: torch.Tensor) -> torch.Tensor:
         """(frames, patches, channels) to (frames, rows, cols, channels), as the features are pooled."""

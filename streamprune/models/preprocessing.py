@@ -7,7 +7,7 @@ rounds twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +77,15 @@ class FrameTransform:
         mean = (torch.tensor(self.mean) * scale).to(device).view(3, 1, 1)
         std = (torch.tensor(self.std) * scale).to(device).view(3, 1, 1)
         return (levels.float() - mean) / std
+
+    def levels(self, pixels: torch.Tensor) -> Iterator[Image]:
+        """The pictures whose transform is ``pixels``, at the size of the transform: each becomes it again."""
+        mean, std = (
+            torch.tensor(values, device=pixels.device).view(3, 1, 1) for values in (self.mean, self.std)
+        )
+        for frame in pixels:
+            levels = ((frame.float() * std + mean) / self.rescale_factor).round().clamp(0, 255)
+            yield levels.to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()
 
     def _resize(self, image: Image, device: torch.device) -> torch.Tensor:
         """(rows, cols, 3) levels to (3, *size) uint8 levels on ``device``."""

@@ -81,3 +81,16 @@ def test_read_only_and_strided_frames_are_taken_as_they_are() -> None:
 def test_steps_that_are_not_done_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedModelError, match="video processor's settings"):
         FrameTransform.from_settings(settings, (28, 28))
+
+
+@pytest.mark.parametrize("settings", [SQUARE, HALF, {**WIDE, "rescale_factor": 1 / 127}], ids=str)
+def test_levels_are_found_again_and_become_the_same_pixels(settings: dict[str, Any]) -> None:
+    transform = FrameTransform.from_settings(settings, (384, 384))
+    rows, cols = transform.size
+    every = np.arange(2 * rows * cols * 3, dtype=np.uint8).reshape(
+        2, rows, cols, 3
+    )  # each level, each colour
+    pixels = transform(list(every), CPU)
+    again = list(transform.levels(pixels))
+    assert all(np.array_equal(one, image) for one, image in zip(again, every, strict=True))
+    assert torch.equal(transform(again, CPU), pixels)
