@@ -175,7 +175,8 @@ class FlashVID(PreLLMMethod):
         if self.selection == "attn":
             return highest(calibration, count).sort(1).values
         scale = _reciprocal_lengths(products)
-        distances = 1 - products * scale[:, :, None] * scale[:, None]
+        # scales multiplied first: symmetric to the last bit, so that mutual neighbours tie
+        distances = 1 - products * (scale[:, :, None] * scale[:, None])
         distances.diagonal(dim1=1, dim2=2).zero_()
         distances *= calibration[:, None]
         return greedy_max_min(distances, count, pick_again=self.selection == "attn_div_v2").sort(1).values
