@@ -14,4 +14,6 @@ def one(grid: VideoGrid) -> int:
 ROWS: tuple[Row, ...] = (
     Row("divprune", overshoot=one),
     Row("divprune", {"token_set": "frame"}, floor="frame", overshoot=one_each_frame),
+    Row("cdpruner", floor="frame"),
+    Row("cdpruner", {"relevance": "like_text", "scale_over": "frame"}, floor="frame"),
 )

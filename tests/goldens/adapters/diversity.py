@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import torch
 
+from streamprune.pre_llm.cdpruner import CDPruner
 from streamprune.reduce import reduce_tokens
+from streamprune.tokens import VisualTokens
 from tests.goldens.case import Case
 
 
@@ -27,4 +29,16 @@ def divprune(case: Case) -> None:
     assert len(set(reduction.index.tolist())) == len(reduction)
 
 
-ADAPTERS: dict[str, Callable[[Case], None]] = {"divprune": divprune}
+def cdpruner(case: Case) -> None:
+    """Replays CDPruner."""
+    features, hp = features_of(case), case.hp
+    signals = {
+        "image_embeds": case.given("image_embeds").reshape(hp["T"], hp["h"], hp["w"], -1),
+        "text_embeds": case.given("text_embeds"),
+    }
+    case.close("relevance", CDPruner().relevances(VisualTokens.from_grid(features, signals)))
+    kept = reduce_tokens(features, "cdpruner", keep_tokens=hp["keep"] * hp["T"], signals=signals).index
+    case.same("kept", kept.reshape(hp["T"], -1) % (hp["h"] * hp["w"]))
+
+
+ADAPTERS: dict[str, Callable[[Case], None]] = {"divprune": divprune, "cdpruner": cdpruner}
