@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from streamprune.ops.selection import highest
 from streamprune.ops.similarity import gram, squared_distances
 
+AwayFrom = Literal["denser", "sparser"]
+
 # entries of the matrices scored together: so many stay in cache
 _BLOCK_ENTRIES = 2**18
 
 
-def density_peaks(squared_distances: torch.Tensor, neighbors: int) -> torch.Tensor:
+def density_peaks(
+    squared_distances: torch.Tensor, neighbors: int, *, away_from: AwayFrom = "denser"
+) -> torch.Tensor:
     """Score of each of ``n`` points as a cluster centre, for one set of points or several.
 
     The density of a point is ``exp(-m)``, ``m`` being the mean of its ``neighbors`` smallest squared
@@ -21,6 +27,7 @@ def density_peaks(squared_distances: torch.Tensor, neighbors: int) -> torch.Tens
     Args:
         squared_distances: (..., n, n) float32, symmetric, 0 on the diagonal, scaled as the method wants it.
         neighbors: at least 1; more than ``n`` means all.
+        away_from: ``sparser`` measures the separation to the nearest strictly sparser point instead.
 
     Returns:
         (..., n) float32, density times separation.
@@ -31,7 +38,8 @@ def density_peaks(squared_distances: torch.Tensor, neighbors: int) -> torch.Tens
     shape = squared_distances.shape
     sets = squared_distances.reshape(-1, *shape[-2:])
     together = max(1, _BLOCK_ENTRIES // max(1, shape[-1] ** 2))
-    return torch.cat([_peaks(block, neighbors) for block in torch.split(sets, together)]).reshape(shape[:-1])
+    blocks = [_peaks(block, neighbors, away_from) for block in torch.split(sets, together)]
+    return torch.cat(blocks).reshape(shape[:-1])
 
 
 def density_clusters(
@@ -93,15 +101,15 @@ def scaled_distances(sets: torch.Tensor) -> torch.Tensor:
     return torch.stack([squared_distances(gram(points)).div_(channels) for points in sets])
 
 
-def _peaks(squared_distances: torch.Tensor, neighbors: int) -> torch.Tensor:
+def _peaks(squared_distances: torch.Tensor, neighbors: int, away_from: AwayFrom) -> torch.Tensor:
     """(sets, n) scores of (sets, n, n)."""
     nearest = _mean_of_smallest(squared_distances, min(neighbors, squared_distances.shape[-1]))
     density = nearest.neg().exp()
     denser = density[:, :, None] > density[:, None, :]
     farthest = squared_distances.amax((1, 2), keepdim=True)
     # the square root is monotonic: taken once per point, not once per pair
-    separation = torch.where(denser, squared_distances, farthest).amin(1).sqrt()
-    return separation * density
+    separation = torch.where(denser, squared_distances, farthest)
+    return separation.amin(1 if away_from == "denser" else 2).sqrt() * density
 
 
 def _mean_of_smallest(distances: torch.Tensor, count: int) -> torch.Tensor:

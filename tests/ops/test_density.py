@@ -10,13 +10,15 @@ from streamprune.ops.density import density_clusters, density_peaks, nearest_cen
 from streamprune.ops.selection import highest
 
 
-def reference(distances: np.ndarray[tuple[int, int], np.dtype[np.float64]], neighbors: int) -> list[float]:
-    """One point at a time, straight from the definition."""
+def reference(
+    distances: np.ndarray[tuple[int, int], np.dtype[np.float64]], neighbors: int, sign: int = 1
+) -> list[float]:
+    """One point at a time, straight from the definition; ``sign`` -1 looks for sparser points."""
     n = len(distances)
     density = [float(np.exp(-np.sort(distances[i])[: min(neighbors, n)].mean())) for i in range(n)]
     scores = []
     for i in range(n):
-        denser = [distances[i, j] for j in range(n) if density[j] > density[i]]
+        denser = [distances[i, j] for j in range(n) if sign * density[j] > sign * density[i]]
         scores.append(float(np.sqrt(min(denser) if denser else distances.max())) * density[i])
     return scores
 
@@ -28,6 +30,8 @@ def test_scores_follow_the_definition(points: int, neighbors: int) -> None:
     distances = ((values[:, None] - values[None]) ** 2).sum(-1)
     scores = density_peaks(torch.from_numpy(distances).float(), neighbors)
     np.testing.assert_allclose(scores, reference(distances, neighbors), rtol=2e-4, atol=1e-6)
+    scores = density_peaks(torch.from_numpy(distances).float(), neighbors, away_from="sparser")
+    np.testing.assert_allclose(scores, reference(distances, neighbors, -1), rtol=2e-4, atol=1e-6)
 
 
 def test_the_centres_of_two_crowds() -> None:

@@ -39,4 +39,6 @@ ROWS: tuple[Row, ...] = (
     Row("timechat_online", {"rank": "frame", "reference": "last_kept"}, floor=first_frame),
     Row("stc", floor="frame"),
     Row("stc", {"score": "dual_anchor", "align_memory": True}, floor="frame"),
+    Row("streaming_tom", merges=True, floor="frame"),
+    Row("streaming_tom", {"away_from": "denser", "centre_weight": 0.2}, merges=True, floor="frame"),
 )
