@@ -85,7 +85,8 @@ class StreamingTOM(PreLLMMethod):
             of_same, of_changed = split_budget(keep, len(same), len(changed))
             kept = changed[highest(looked_at[changed], of_changed)] + offset
             yield kept, kept, torch.ones(len(kept), device=kept.device)
-            target, token, weight = self._clusters(features[same], of_same)
+            # of a still frame no copy is made
+            target, token, weight = self._clusters(features[same] if len(changed) else features, of_same)
             yield same[target] + offset, same[token] + offset, weight
 
     def _clusters(self, features: torch.Tensor, count: int) -> Entries:
