@@ -14,8 +14,10 @@ from streamprune.checks import check_count
 from streamprune.encoder.base import EncoderMethod
 from streamprune.errors import SourceFormatError
 from streamprune.frames import FrameMethod
+from streamprune.frames.content import ContentMethod
 from streamprune.models.base import EncodedFrames, VideoFamily
 from streamprune.models.devices import out_of_memory_explained
+from streamprune.pipelines.previews import FirstLook
 from streamprune.readers import Frame, Source, open_source
 from streamprune.tokens import VisualTokens
 
@@ -112,6 +114,7 @@ def encode_video(
     signals: Sequence[str] | None,
     how: Encoding,
     *,
+    question: str | None = None,
     check_frames: Callable[[int], None] | None = None,
 ) -> EncodedVideo:
     """Fetch the frames ``method`` asks for and run them through the vision tower.
@@ -120,6 +123,7 @@ def encode_video(
         video: anything ``open_source`` takes, or an open Source, which stays open.
         signals: names of the signals to compute on the way; None computes the cheap ones and keeps what the
             tower was shown, to compute others when first asked.
+        question: what frame methods that ask for it choose by.
         check_frames: called with the number of frames so far, before they are encoded; may raise.
     """
     kept: list[torch.Tensor] | None = [] if signals is None else None
@@ -132,7 +136,7 @@ def encode_video(
     parts: list[EncodedFrames] = []
     pts_seconds: list[float] = []
     try:
-        times = method.times(source.info, source.keyframes() if "keyframes" in method.needs else None)
+        times = _times(family, source, method, question, watch, how)
         for frames in _decode(source, times, watch, how):
             # a time at the border of two chunks may show the same frame twice
             fresh = [frame for frame in frames if not pts_seconds or frame.pts_seconds > pts_seconds[-1]]
@@ -160,6 +164,25 @@ def encode_video(
         encoder=how.encoder,
         tower_share=encoded.tower_share,
     )
+
+
+def _times(
+    family: VideoFamily,
+    source: Source,
+    method: FrameMethod,
+    question: str | None,
+    watch: _Stopwatch,
+    how: Encoding,
+) -> list[float]:
+    """Seconds to look at; a method that decides by what is in the video has a first look."""
+    if not isinstance(method, ContentMethod):
+        return method.times(source.info, source.keyframes() if "keyframes" in method.needs else None)
+    first_look = FirstLook(
+        family,
+        lambda times: _decode(source, times, watch, how),
+        lambda frames, signals: _encode(family, frames, signals, watch, how, None),
+    )
+    return first_look.choose(source, method, question)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,21 +10,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from streamprune.errors import InvalidTypeError, InvalidValueError
 from streamprune.metrics.flops import DecoderShape
-from streamprune.metrics.memory import PeakMemory, kv_bytes
-from streamprune.models.base import Prompt, VideoFamily
-from streamprune.models.generation import Generation, check_context, generate
+from streamprune.metrics.memory import PeakMemory
+from streamprune.models.base import VideoFamily
+from streamprune.models.generation import check_context, generate
 from streamprune.models.loading import load_model
 from streamprune.models.question_signals import with_question
 from streamprune.models.signals import Signals
 from streamprune.pipelines.answers import Answer, AnswerStream, Stats
 from streamprune.pipelines.encoding import EncodedVideo, Encoding, Progress, encode_video, wait_for
+from streamprune.pipelines.job import Job, Reduced, stats_of
 from streamprune.pipelines.request import (
     AnswerRequest,
     FrameRequest,
@@ -34,7 +34,6 @@ from streamprune.pipelines.request import (
 )
 from streamprune.pre_llm.base import PreLLMMethod
 from streamprune.reduce import Reducer, run_reducer
-from streamprune.tokens import Reduction
 
 if TYPE_CHECKING:
     import torch
@@ -69,26 +68,6 @@ def load(
     )
 
 
-@dataclass(frozen=True)
-class _Reduced:
-    """What is left of the video, for one question or for all, and what choosing it took."""
-
-    reduction: Reduction
-    ms: float
-    flops: int
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What the questions of one call share."""
-
-    request: AnswerRequest
-    video: EncodedVideo
-    method: Reducer
-    peak: PeakMemory
-    progress: Progress | None
-
-
 class VideoLLM:
     """A loaded model that answers questions about videos; threads may share it and take turns."""
 
@@ -104,10 +83,12 @@ class VideoLLM:
         video: Any,
         *,
         recipe: str | Path | Recipe | None = None,
+        frames: str | None = None,
         num_frames: int | None = None,
         fps: float | Fraction | None = None,
         start_seconds: float | None = None,
         end_seconds: float | None = None,
+        question: str | None = None,
         signals: Sequence[str] | None = None,
         backend: str = "pyav",
         frames_per_batch: int | None = None,
@@ -116,6 +97,7 @@ class VideoLLM:
         """Turn a video into visual tokens once, to ask about it later with :meth:`ask`.
 
         Args:
+            question: what a frames method that reads the question chooses by.
             signals: names of what methods will read later. Default: what costs next to nothing; any other
                 signal is computed when a question first needs it, by running the vision tower once more over
                 the frames, which are kept for it (384 x 384 pixels in bfloat16: 0.9 MB of main memory each).
@@ -123,12 +105,13 @@ class VideoLLM:
             others: as in :meth:`ask`; of ``recipe`` only the stages frames and encoder count.
         """
         chosen = read_recipe(recipe)
-        frames = FrameRequest(chosen, num_frames, fps, start_seconds, end_seconds)
+        looks = FrameRequest(chosen, num_frames, fps, start_seconds, end_seconds, frames)
         if isinstance(signals, str):
             raise InvalidTypeError(f"signals must be a list of names, got the text {signals!r}")
         wanted = None if signals is None else tuple(signals)
         how = self._how(chosen, backend, frames_per_batch, progress)
-        return encode_video(self.family, video, frames.method(self.family.default_num_frames), wanted, how)
+        method = looks.method(self.family.default_num_frames)
+        return encode_video(self.family, video, method, wanted, how, question=question)
 
     @overload
     def ask(self, video: Any, question: str, *, stream: Literal[True], **settings: Any) -> AnswerStream: ...
@@ -154,6 +137,7 @@ class VideoLLM:
         recipe: str | Path | Recipe | None = None,
         keep_ratio: float | None = None,
         keep_tokens: int | None = None,
+        frames: str | None = None,
         num_frames: int | None = None,
         fps: float | Fraction | None = None,
         start_seconds: float | None = None,
@@ -176,7 +160,8 @@ class VideoLLM:
             recipe: name of a method or recipe, a path to a .toml file, or a Recipe; None keeps every token.
             keep_ratio: share of the visual tokens KEPT, in (0, 1].
             keep_tokens: number of visual tokens kept; give one of the two.
-            num_frames: so many, evenly spread (with ``fps``: at most so many); default: what suits the model.
+            frames: name of a frames method, used in place of the recipe's.
+            num_frames: so many (with ``fps``: at most so many); default: what suits the model.
             fps: so many frames a second. start_seconds, end_seconds: look only at this part.
             max_new_tokens: longest answer.
             positions: "keep" leaves tokens at their places in the full prompt, "renumber" closes the gaps.
@@ -189,19 +174,21 @@ class VideoLLM:
         Raises UsageError, SourceError, SignalError, ContextLengthError or DeviceError.
         """
         chosen = read_recipe(recipe, keep_ratio, keep_tokens)
-        frames = FrameRequest(chosen, num_frames, fps, start_seconds, end_seconds)
+        looks = FrameRequest(chosen, num_frames, fps, start_seconds, end_seconds, frames)
         request = AnswerRequest(read_questions(question), chosen, options, max_new_tokens, positions)
         if stream and not isinstance(question, str):
             raise InvalidValueError("stream=True takes one question; ask several one after the other")
         how = self._how(chosen, backend, frames_per_batch, progress)
-        job = self._prepare(video, frames, request, how)
         first = request.questions[0]
+        job = self._prepare(video, looks, request, how, first)
         reduced = self._reduce(job, first)
         if stream:
             return AnswerStream(lambda say, stop: self._answer(job, first, reduced, say, stop))
         answers = [self._answer(job, first, reduced)]
         for one in request.questions[1:]:
-            if request.question_needs():
+            if looks.reads_question:
+                job = self._prepare(video, looks, request, how, one)
+            if looks.reads_question or request.question_needs():
                 reduced = self._reduce(job, one)
             answers.append(self._answer(job, one, reduced))
         return answers[0] if isinstance(question, str) else answers
@@ -212,8 +199,10 @@ class VideoLLM:
         batch = self.family.frames_per_batch if frames_per_batch is None else frames_per_batch
         return Encoding(backend, batch, progress, read_encoder(recipe))
 
-    def _prepare(self, video: Any, frames: FrameRequest, request: AnswerRequest, how: Encoding) -> _Job:
-        """Everything the questions share: encode, with the signals the method reads."""
+    def _prepare(
+        self, video: Any, frames: FrameRequest, request: AnswerRequest, how: Encoding, question: str
+    ) -> Job:
+        """Encode, with the signals the method reads; shared unless frames are chosen by the question."""
         method = request.method()
         peak = PeakMemory(self.family.device).start()
         if isinstance(video, EncodedVideo):
@@ -234,13 +223,14 @@ class VideoLLM:
                 frames.method(self.family.default_num_frames),
                 request.needs(),
                 how,
+                question=question,
                 check_frames=lambda frames_so_far: self._check_room(request, method, frames_so_far),
             )
         if isinstance(video.tokens.signals, Signals):
             video.tokens.signals.prepare(request.needs())
-        return _Job(request, video, method, peak, how.progress)
+        return Job(request, video, method, peak, how.progress)
 
-    def _reduce(self, job: _Job, question: str) -> _Reduced:
+    def _reduce(self, job: Job, question: str) -> Reduced:
         """Choose the tokens; for methods that read no question, the same for any."""
         started = time.perf_counter()
         names = job.request.question_needs()
@@ -249,7 +239,7 @@ class VideoLLM:
         wait_for(reduction.features.device)
         ms = 1000 * (time.perf_counter() - started)
         flops = self._shape.prefill_flops(asked.read_tokens) if asked.read_tokens else 0
-        return _Reduced(reduction, ms, flops)
+        return Reduced(reduction, ms, flops)
 
     def _check_room(self, request: AnswerRequest, method: Reducer, frames: int) -> None:
         """Raise ContextLengthError as soon as so many frames cannot fit, before encoding them for nothing."""
@@ -261,9 +251,9 @@ class VideoLLM:
 
     def _answer(
         self,
-        job: _Job,
+        job: Job,
         question: str,
-        reduced: _Reduced,
+        reduced: Reduced,
         say: Callable[[str], None] | None = None,
         stop: threading.Event | None = None,
     ) -> Answer:
@@ -279,32 +269,8 @@ class VideoLLM:
         return Answer(
             text=out.text,
             question=question,
-            stats=self._stats(job, reduced, prompt, out),
+            stats=stats_of(self._shape, job, reduced, prompt, out),
             recipe=request.recipe.name,
             pts_seconds=video.pts_seconds,
             warnings=video.warnings,
-        )
-
-    def _stats(self, job: _Job, reduced: _Reduced, prompt: Prompt, out: Generation) -> Stats:
-        video, reduction, signals = job.video, reduced.reduction, job.video.tokens.signals
-        late_ms = signals.late_ms(job.request.needs()) if isinstance(signals, Signals) else 0.0
-        new_tokens = len(out.token_ids)
-        return Stats(
-            frames=reduction.grid.frames,
-            tokens_in=reduction.grid.tokens,
-            tokens_kept=len(reduction),
-            prompt_tokens=len(prompt),
-            new_tokens=new_tokens,
-            tower_share=video.tower_share,
-            decode_ms=video.decode_ms,
-            preprocess_ms=video.preprocess_ms,
-            encode_ms=video.encode_ms + late_ms,
-            reduce_ms=reduced.ms,
-            prefill_ms=1000 * out.prefill_seconds,
-            generate_ms=1000 * out.generate_seconds,
-            reduce_flops=reduced.flops,
-            prefill_flops=self._shape.prefill_flops(len(prompt)),
-            decode_flops=self._shape.decode_flops(len(prompt), new_tokens),
-            kv_bytes=kv_bytes(out.cache),
-            peak_bytes=job.peak.read(),
         )

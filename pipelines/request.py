@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +14,8 @@ from streamprune.errors import InvalidTypeError, InvalidValueError, RecipeError,
 from streamprune.frames import Fps, FrameMethod, Uniform
 from streamprune.models.chat_template import check_question
 from streamprune.models.positions import PositionRule, check_position_rule
-from streamprune.recipe import Recipe
+from streamprune.recipe import Choice, Recipe
+from streamprune.registry import build_method, get_method
 from streamprune.tokens import QUESTION_SIGNALS
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ _STAGES = ("frames", "encoder", "pre_llm")
 
 # ask()'s own settings: a misspelt one arrives among the method's options
 ASK_ARGUMENTS = (
-    "recipe", "keep_ratio", "keep_tokens", "num_frames", "fps", "start_seconds", "end_seconds",
+    "recipe", "keep_ratio", "keep_tokens", "frames", "num_frames", "fps", "start_seconds", "end_seconds",
     "max_new_tokens", "positions", "stream", "backend", "frames_per_batch", "progress",
 )  # fmt: skip
 
@@ -36,11 +37,12 @@ class FrameRequest:
     """Which frames to look at.
 
     Args:
-        recipe: its frames stage is used where neither ``num_frames`` nor ``fps`` is given.
-        num_frames: so many, evenly spread; with ``fps``: at most so many.
+        recipe: its frames stage is used where neither ``frames`` nor ``fps`` is given.
+        num_frames: so many, evenly spread unless a frames method is named; with ``fps``: at most so many.
         fps: so many a second.
         start_seconds: look at nothing before this; None is the beginning.
         end_seconds: look at nothing from this on; None is the end.
+        frames: name of a frames method, in place of the recipe's.
     """
 
     recipe: Recipe
@@ -48,14 +50,24 @@ class FrameRequest:
     fps: float | Fraction | None = None
     start_seconds: float | None = None
     end_seconds: float | None = None
+    frames: str | None = None
 
     def __post_init__(self) -> None:
         self.method(1)
+        if self.frames is not None and self.fps is not None:
+            raise InvalidValueError(
+                f"frames={self.frames!r} and fps both say where to look; give one, and num_frames if you like"
+            )
+
+    @property
+    def reads_question(self) -> bool:
+        """Whether each question looks at frames of its own."""
+        return "relevance" in self.method(1).needs
 
     @property
     def says_something(self) -> bool:
         """Whether the user chose anything about frames, apart from the recipe."""
-        chosen = (self.num_frames, self.fps, self.start_seconds, self.end_seconds)
+        chosen = (self.num_frames, self.fps, self.start_seconds, self.end_seconds, self.frames)
         return any(value is not None for value in chosen)
 
     def method(self, default_num_frames: int) -> FrameMethod:
@@ -67,10 +79,21 @@ class FrameRequest:
         }
         if self.fps is not None:
             return Fps(fps=self.fps, max_frames=self.num_frames, **window)
-        if self.num_frames is not None:
-            return Uniform(num_frames=self.num_frames, **window)
-        chosen: FrameMethod | None = self.recipe.build("frames", **window)
-        return chosen if chosen is not None else Uniform(num_frames=default_num_frames, **window)
+        choice = self.recipe.stages.get("frames") if self.frames is None else Choice(self.frames)
+        known: set[str] = set()
+        if choice is not None:
+            known = {field.name for field in fields(get_method("frames", choice.method).load())}
+        count = default_num_frames if self.num_frames is None else self.num_frames
+        replaced = self.frames is None and self.num_frames is not None and "num_frames" not in known
+        if choice is None or replaced:
+            return Uniform(num_frames=count, **window)
+        options = {**choice.options, **window}
+        if "num_frames" in known and (self.num_frames is not None or self.frames is not None):
+            options["num_frames"] = count
+        elif "max_frames" in known and self.num_frames is not None:
+            options["max_frames"] = count
+        built: FrameMethod = build_method("frames", choice.method, options)
+        return built
 
 
 @dataclass(frozen=True)

@@ -202,4 +202,8 @@ ROWS = (
     _row("pre_llm", "streaming_tom", "pre_llm.streaming_tom:StreamingTOM", source="arXiv 2510.18269",
          causal=True, needs=("received_attention",),
          summary="changed tokens by attention, still ones merged in clusters"),
+    _row("pre_llm", "gprune", "pre_llm.gprune:GPrune", source="arXiv 2501.02268", causal=True,
+         summary="token lengths spread over each frame's similarity graph"),
+    _row("pre_llm", "sttm", "pre_llm.sttm:STTM", source="arXiv 2507.07990",
+         summary="quadtree cells per frame, joined over time"),
 )  # fmt: skip

@@ -30,6 +30,9 @@ def ask(
         float | None, typer.Option(help="Share of the visual tokens KEPT, in (0, 1].")
     ] = None,
     keep_tokens: Annotated[int | None, typer.Option(help="Number of visual tokens kept.")] = None,
+    frames: Annotated[
+        str | None, typer.Option(help="How frames are chosen: a frames method; see 'streamprune methods'.")
+    ] = None,
     num_frames: Annotated[int | None, typer.Option(help="Frames to look at, evenly spread.")] = None,
     fps: Annotated[float | None, typer.Option(help="Frames per second to look at.")] = None,
     start_seconds: Annotated[float | None, typer.Option(help="Look from here.")] = None,
@@ -51,7 +54,7 @@ def ask(
     from streamprune.readers import open_source
 
     chosen = read_recipe(recipe, keep_ratio, keep_tokens)
-    FrameRequest(chosen, num_frames, fps, start_seconds, end_seconds)
+    looks = FrameRequest(chosen, num_frames, fps, start_seconds, end_seconds, frames)
     recipes = [chosen] if compare is None else [_at_same_budget(read_recipe(compare), chosen), chosen]
     requests = [AnswerRequest(tuple(questions), one, {}, max_new_tokens, positions) for one in recipes]
 
@@ -62,13 +65,17 @@ def ask(
 
         vlm = load(model, device=device, dtype=dtype)
         report("load", 1, 1)
-        encoded = vlm.encode(
-            source, recipe=chosen, num_frames=num_frames, fps=fps, start_seconds=start_seconds,
-            end_seconds=end_seconds, signals=_needs(requests), progress=report,
-        )  # fmt: skip
-        report("answer", 0, len(recipes) * len(questions))
-        answers = [_answer(vlm, encoded, request) for request in requests]
-        report("answer", len(recipes) * len(questions), len(recipes) * len(questions))
+        answers: list[list[Answer]] = [[] for _ in recipes]
+        # a frames method that reads the question shows each question frames of its own
+        for group in [(one,) for one in questions] if looks.reads_question else [tuple(questions)]:
+            encoded = vlm.encode(
+                source, recipe=chosen, frames=frames, num_frames=num_frames, fps=fps,
+                start_seconds=start_seconds, end_seconds=end_seconds, question=group[0],
+                signals=_needs(requests), progress=report,
+            )  # fmt: skip
+            for column, request in zip(answers, requests, strict=True):
+                column += _answer(vlm, encoded, replace(request, questions=group))
+            report("answer", len(answers[-1]), len(questions))
     for warning in answers[0][0].warnings:
         Console(stderr=True, soft_wrap=True, highlight=False).print(
             Text(f"Warning: {video}: {warning}", style="yellow")

@@ -88,7 +88,7 @@ class _Picking:
             self._devalue(frame - 1, self._across[frame - 1, :, token])
         if frame + 1 < len(self._weight):
             self._devalue(frame + 1, self._across[frame, token])
-        return frame * self._weight.shape[1] + token
+        return frame * int(self._weight.shape[1]) + token
 
     def _devalue(self, frame: int, alike: Floats) -> None:
         novelty, worth = self._novelty[frame], self._worth[frame]
