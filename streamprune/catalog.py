@@ -206,4 +206,7 @@ ROWS = (
          summary="token lengths spread over each frame's similarity graph"),
     _row("pre_llm", "sttm", "pre_llm.sttm:STTM", source="arXiv 2507.07990",
          summary="quadtree cells per frame, joined over time"),
+    _row("pre_llm", "metok", "pre_llm.metok:METok", source="arXiv 2506.02850",
+         needs=("image_embeds", "text_embeds"),
+         summary="events, pooled finely where they fit the question"),
 )  # fmt: skip

@@ -59,6 +59,8 @@ class VFlowOpt(PreLLMMethod):
             check_number("recycling_cell", self.recycling_cell, 1, math.inf)
             if self.form != "image":
                 raise InvalidValueError("recycling_cell belongs to form='image' only; leave it out")
+        if self.entropy_weight:
+            object.__setattr__(self, "needs", (*self.needs, "pixel_entropy"))
 
     def keeps_everything(self, grid: VideoGrid) -> bool:
         """After the released rounding, which may go up."""

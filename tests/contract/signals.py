@@ -75,6 +75,7 @@ SIGNALS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "text_embeds": _text,
     "early_features": lambda features: features.float().roll(2, -1) + 0.3,
     "context_attention": _attention(3, 2.0),
+    "query_frame_attention": lambda features: features.float().abs().mean((1, 2, 3)),
     "layer_saliency": _layers(0),
     "layer_value_similarity": _layers(1),
     "layer_value_norm": lambda features: 3 * _layers(3)(features) + 0.5,

@@ -141,6 +141,8 @@ def test_negative_importance_counts_as_none_in_a_cell() -> None:
 def test_the_entropy_is_needed_only_when_it_counts() -> None:
     features, signals = made(2, 4, 4)
     del signals["pixel_entropy"]
+    assert VFlowOpt(entropy_weight=0.1).needs == ("context_attention", "pixel_entropy")
+    assert VFlowOpt().needs == ("context_attention",)
     assert len(run(features, signals, keep_tokens=5)) == 5
     with pytest.raises(SignalError, match="'pixel_entropy'"):
         run(features, signals, keep_tokens=5, entropy_weight=0.1)

@@ -44,5 +44,7 @@ ROWS = (
         sums=True,
         floor="frame",
     ),
+    Row("dytok", merges=True, sums=True),
+    Row("dytok", {"merge": "mean", "frame_cap": 9}, merges=True),
     Row("flowcut", {"schedule": "frame", "interval": 1, "momentum": 0.2}, floor="frame"),
 )
