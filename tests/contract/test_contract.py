@@ -68,9 +68,9 @@ def check_consistent(row: Row, features: torch.Tensor, reduction: Reduction) -> 
     flat = features.reshape(grid.tokens, -1)
     torch.testing.assert_close(reduction.apply(flat), reduction.features)
     tolerance = 2e-2 if features.dtype != torch.float32 else 1e-5
-    torch.testing.assert_close(
-        weights @ flat.float(), reduction.features.float(), atol=tolerance, rtol=tolerance
-    )
+    # what cancels in a sum is rounded as the largest value is
+    limit = tolerance * max(1.0, float(flat.abs().max()))
+    torch.testing.assert_close(weights @ flat.float(), reduction.features.float(), atol=limit, rtol=tolerance)
     if not row.merges:
         assert torch.equal(reduction.features[: len(real)], flat[real]), "kept unchanged"
         assert not reduction.features[len(real) :].any()
