@@ -16,4 +16,5 @@ ROWS: tuple[Row, ...] = (
     Row("divprune", {"token_set": "frame"}, floor="frame", overshoot=one_each_frame),
     Row("cdpruner", floor="frame"),
     Row("cdpruner", {"relevance": "like_text", "scale_over": "frame"}, floor="frame"),
+    Row("gprune", floor="frame"),
 )

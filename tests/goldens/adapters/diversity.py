@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from streamprune.pre_llm.cdpruner import CDPruner
+from streamprune.pre_llm.gprune import GPrune
 from streamprune.reduce import reduce_tokens
 from streamprune.tokens import VisualTokens
 from tests.goldens.case import Case
@@ -41,4 +42,25 @@ def cdpruner(case: Case) -> None:
     case.same("kept", kept.reshape(hp["T"], -1) % (hp["h"] * hp["w"]))
 
 
-ADAPTERS: dict[str, Callable[[Case], None]] = {"divprune": divprune, "cdpruner": cdpruner}
+def gprune(case: Case) -> None:
+    """Replays G-Prune: both sets of nodes of an image."""
+    hp = case.hp
+    options = {
+        "similarity_threshold": hp["similarity"],
+        "temperature": hp["temperature"],
+        "steps": hp["iterations"],
+    }
+    for number, (rows, cols) in enumerate(((hp["h"], hp["w"]), (hp["h2"], hp["w2"])), 1):
+        features = case.given(f"set{number}").reshape(1, rows, cols, -1)
+        score, neighbors = GPrune(**options).scores(features.flatten(1, 2))
+        case.close(f"score{number}", score[0])
+        case.same(f"degree{number}", neighbors[0])
+        reduction = reduce_tokens(features, "gprune", keep_ratio=hp["keep"], **options)
+        case.same(f"kept_set{number}", reduction.index[reduction.order])
+
+
+ADAPTERS: dict[str, Callable[[Case], None]] = {
+    "divprune": divprune,
+    "cdpruner": cdpruner,
+    "gprune": gprune,
+}
