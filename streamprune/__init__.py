@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from streamprune.errors import StreampruneError
     from streamprune.pipelines.offline import Answer, Stats, VideoLLM, load
     from streamprune.recipe import Recipe
-    from streamprune.reduce import reduce_tokens
+    from streamprune.reduce import reduce_batch, reduce_tokens
     from streamprune.registry import MethodInfo, list_methods, register_method, unregister_method
     from streamprune.tokens import Reduction, VideoGrid, VisualTokens
 
@@ -34,6 +34,7 @@ _HOME = {
     "list_methods": "streamprune.registry",
     "load": "streamprune.pipelines.offline",
     "readers": "",
+    "reduce_batch": "streamprune.reduce",
     "reduce_tokens": "streamprune.reduce",
     "register_method": "streamprune.registry",
     "unregister_method": "streamprune.registry",
@@ -53,6 +54,7 @@ __all__ = [
     "list_methods",
     "load",
     "readers",
+    "reduce_batch",
     "reduce_tokens",
     "register_method",
     "unregister_method",

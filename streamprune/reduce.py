@@ -1,12 +1,12 @@
-"""``reduce_tokens``: any pre-LLM method on bare tensors, no model needed."""
+"""``reduce_tokens`` and ``reduce_batch``: any pre-LLM method on bare tensors, no model needed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from streamprune.budget import Budget
-from streamprune.errors import InvalidTypeError, InvalidValueError
+from streamprune.errors import InvalidTypeError, InvalidValueError, SignalError
 from streamprune.pre_llm.base import PreLLMMethod
 from streamprune.registry import build_method
 from streamprune.tokens import Reduction, VisualTokens
@@ -52,6 +52,50 @@ def reduce_tokens(
     """
     chosen = choose_reducer(method, keep_ratio=keep_ratio, keep_tokens=keep_tokens, options=options)
     return run_reducer(chosen, VisualTokens.from_grid(features, signals, pts_seconds))
+
+
+def reduce_batch(
+    features: torch.Tensor | Sequence[torch.Tensor],
+    method: str | Reducer,
+    *,
+    keep_ratio: float | None = None,
+    keep_tokens: int | None = None,
+    signals: Sequence[Mapping[str, torch.Tensor]]
+    | Mapping[str, torch.Tensor | Sequence[torch.Tensor]]
+    | None = None,
+    pts_seconds: Sequence[tuple[float, ...] | None] | None = None,
+    **options: Any,
+) -> list[Reduction]:
+    """Reduce the visual tokens of several videos, each as :func:`reduce_tokens` would alone.
+
+    The videos do not see each other, and the budget is that of each video.
+
+    Args:
+        features: (videos, frames, rows, cols, channels), or one (frames, rows, cols, channels) tensor a
+            video, which may differ in length and shape.
+        method, keep_ratio, keep_tokens, options: as for :func:`reduce_tokens`; the same for all videos.
+        signals: one mapping a video, or one mapping whose values hold one tensor a video: a tensor with the
+            videos as its first axis, or a list.
+        pts_seconds: the times of the frames of each video.
+
+    Returns:
+        One Reduction a video, in order.
+
+    Raises:
+        The errors of :func:`reduce_tokens`, which name the video by its place in the batch.
+    """
+    chosen = choose_reducer(method, keep_ratio=keep_ratio, keep_tokens=keep_tokens, options=options)
+    videos = _read_videos(features)
+    each_signals = _read_signals(signals, len(videos))
+    times = [None] * len(videos) if pts_seconds is None else pts_seconds
+    _check_batched("pts_seconds", times, len(videos))
+    reductions = []
+    for number, (video, given, seconds) in enumerate(zip(videos, each_signals, times, strict=True)):
+        try:
+            reductions.append(run_reducer(chosen, VisualTokens.from_grid(video, given, seconds)))
+        except (InvalidTypeError, InvalidValueError, SignalError) as error:
+            raise type(error)(f"video {number} of the batch: {error}") from error
+    return reductions
 
 
 def choose_reducer(
@@ -112,3 +156,62 @@ def _keeps_everything(method: Reducer, tokens: VisualTokens) -> bool:
         return method.keeps_everything(tokens.grid)
     budget = getattr(method, "budget", None)
     return isinstance(budget, Budget) and budget.tokens(len(tokens)) == len(tokens)
+
+
+def _read_videos(features: object) -> Sequence[torch.Tensor]:
+    """One (frames, rows, cols, channels) tensor a video; their own shapes are checked later."""
+    import torch
+
+    if isinstance(features, torch.Tensor):
+        if features.ndim != 5:
+            raise InvalidValueError(
+                "features must be (videos, frames, rows, cols, channels) or a list of (frames, rows, cols, "
+                f"channels), got shape {tuple(features.shape)}; one video is reduce_tokens' work"
+            )
+        videos: Sequence[torch.Tensor] = features.unbind()
+    elif isinstance(features, (list, tuple)):
+        videos = features
+    else:
+        raise InvalidTypeError(f"features must be a tensor or a list of them, got {type(features).__name__}")
+    if not videos:
+        raise InvalidValueError("features must hold at least one video, got none")
+    return videos
+
+
+def _read_signals(signals: object, videos: int) -> Sequence[Mapping[str, torch.Tensor] | None]:
+    """The signals of each video."""
+    if signals is None:
+        return [None] * videos
+    if isinstance(signals, Mapping):
+        return [_OfOneVideo(signals, number, videos) for number in range(videos)]
+    _check_batched("signals", signals, videos)
+    return signals  # type: ignore[return-value]
+
+
+def _check_batched(name: str, values: object, videos: int) -> None:
+    if not isinstance(values, (list, tuple)):
+        raise InvalidTypeError(f"{name} must be a list with one entry a video, got {type(values).__name__}")
+    if len(values) != videos:
+        raise InvalidValueError(f"{name} must have one entry a video ({videos}), got {len(values)}")
+
+
+class _OfOneVideo(Mapping[str, Any]):
+    """One video's part of signals that hold all videos; nothing is read before it is asked for."""
+
+    def __init__(self, batched: Mapping[str, Any], number: int, videos: int) -> None:
+        self._batched = batched
+        self._number = number
+        self._videos = videos
+
+    def __getitem__(self, name: str) -> Any:
+        values = self._batched[name]
+        if not hasattr(values, "__len__") or len(values) != self._videos:
+            got = f"{len(values)} of them" if hasattr(values, "__len__") else type(values).__name__
+            raise SignalError(f"signal {name!r} must hold one tensor a video ({self._videos}), got {got}")
+        return values[self._number]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._batched)
+
+    def __len__(self) -> int:
+        return len(self._batched)
