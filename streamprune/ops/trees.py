@@ -143,7 +143,7 @@ def _distances(
     per_frame = products.shape[1]
     frame_of = alive // per_frame
     # inner products of tokens that took up no other are known already
-    changed = frame_of[trees.size[alive] > 1].unique()
+    changed = torch.unique(frame_of[trees.size[alive] > 1])
     means = _tree_means(features, trees, alive[torch.isin(frame_of, changed)], changed)
     left = iter(torch.split(means, [sizes[frame] for frame in changed.tolist()]))
     known = torch.isin(torch.arange(len(sizes), device=changed.device), changed, invert=True).tolist()

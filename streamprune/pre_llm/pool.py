@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from streamprune.ops.tiles import block_layout, tile
 from streamprune.pre_llm.base import PreLLMMethod
 from streamprune.tokens import Reduction, VideoGrid, VisualTokens
 
@@ -32,17 +33,15 @@ class Pool(PreLLMMethod):
     def layout(self, grid: VideoGrid) -> tuple[int, int]:
         """Blocks (down, across) of a frame."""
         room = self.budget.per_frame(grid.frames, grid.tokens_per_frame)
-        layouts = [(down, min(grid.cols, room // down)) for down in range(1, min(grid.rows, room) + 1)]
-        # a token's mean squared distance from its block's centre grows with this sum
-        return min(layouts, key=lambda shape: (grid.rows / shape[0]) ** 2 + (grid.cols / shape[1]) ** 2)
+        return block_layout(grid.rows, grid.cols, room)
 
     def reduce(self, tokens: VisualTokens) -> Reduction:
         """One row per block, each the plain mean of its tokens."""
         grid = tokens.grid
         down, across = self.layout(grid)
         device = tokens.features.device
-        row_block, row_centre, row_size = _tile(grid.rows, down, device)
-        col_block, col_centre, col_size = _tile(grid.cols, across, device)
+        row_block, row_centre, row_size = tile(grid.rows, down, device)
+        col_block, col_centre, col_size = tile(grid.cols, across, device)
         frame = torch.arange(grid.frames, device=device)[:, None, None]
         block = frame * (down * across) + row_block[:, None] * across + col_block
         index = frame * grid.tokens_per_frame + row_centre[:, None] * grid.cols + col_centre
@@ -50,11 +49,3 @@ class Pool(PreLLMMethod):
         token = torch.arange(len(tokens), device=device)
         row = block.flatten()
         return Reduction.merge(tokens, index.flatten(), (row, token, 1 / size[row].float()))
-
-
-def _tile(length: int, blocks: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Cut ``length`` places into ``blocks`` runs: each place's run, and each run's middle place and size."""
-    edges = torch.arange(blocks + 1, device=device) * length // blocks
-    size = edges.diff()
-    run = torch.repeat_interleave(torch.arange(blocks, device=device), size)
-    return run, edges[:-1] + (size - 1) // 2, size

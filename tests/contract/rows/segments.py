@@ -67,4 +67,12 @@ ROWS: tuple[Row, ...] = (
         floor="frame",
         overshoot=_up_twice_per_frame,
     ),
+    Row("metok", merges=True, counts=False, floor="frame"),
+    Row(
+        "metok",
+        {"num_cuts": 2, "num_key_events": 1, "num_key_frames": 1},
+        merges=True,
+        counts=False,
+        floor="frame",
+    ),
 )
