@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 from streamprune.checks import check_count
 from streamprune.encoder.base import EncoderMethod
@@ -16,8 +12,9 @@ from streamprune.errors import SourceFormatError
 from streamprune.frames import FrameMethod
 from streamprune.frames.content import ContentMethod
 from streamprune.models.base import EncodedFrames, VideoFamily
-from streamprune.models.devices import out_of_memory_explained
 from streamprune.pipelines.previews import FirstLook
+from streamprune.pipelines.shown import ShownFrames
+from streamprune.pipelines.stopwatch import Stopwatch
 from streamprune.readers import Frame, Source, open_source
 from streamprune.tokens import VisualTokens
 
@@ -59,29 +56,6 @@ class EncodedVideo:
         return f"EncodedVideo({self.source!r}, {self.tokens.grid})"
 
 
-@dataclass
-class _Stopwatch:
-    """Milliseconds per stage."""
-
-    device: torch.device
-    ms: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def measure(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        wait_for(self.device)
-        self.ms[stage] = self.ms.get(stage, 0.0) + 1000 * (time.perf_counter() - started)
-
-
-def wait_for(device: torch.device) -> None:
-    """Wait until ``device`` has done what it was given, so that a clock tells the truth."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-
-
 @dataclass(frozen=True)
 class Encoding:
     """How a video is encoded.
@@ -121,17 +95,18 @@ def encode_video(
 
     Args:
         video: anything ``open_source`` takes, or an open Source, which stays open.
-        signals: names of the signals to compute on the way; None computes the cheap ones and keeps what the
-            tower was shown, to compute others when first asked.
+        signals: names of the signals to compute on the way; None computes the cheap ones and keeps the
+            frames, to compute others when first asked.
         question: what frame methods that ask for it choose by.
         check_frames: called with the number of frames so far, before they are encoded; may raise.
     """
-    kept: list[torch.Tensor] | None = [] if signals is None else None
+    watch = Stopwatch(family.vision_device())
+    shown = ShownFrames(family, how.encoder, watch, keep=signals is None)
+    late = shown.show_again if signals is None else None
     signals = family.cheap_signals() if signals is None else signals
     family.check_frame_signals(signals)
     if how.encoder is not None:
         family.check_encoder(how.encoder, signals)
-    watch = _Stopwatch(family.vision_device())
     source = video if isinstance(video, Source) else open_source(video, backend=how.backend)
     parts: list[EncodedFrames] = []
     pts_seconds: list[float] = []
@@ -143,7 +118,7 @@ def encode_video(
             pts_seconds += [frame.pts_seconds for frame in fresh]
             if check_frames is not None and pts_seconds:
                 check_frames(len(pts_seconds))
-            parts += _encode(family, fresh, signals, watch, how, kept)
+            parts += _encode(shown, fresh, signals, how)
         warnings = tuple(source.report.lines())
     finally:
         if source is not video:
@@ -153,7 +128,6 @@ def encode_video(
             f"{source.info.source}: none of the {len(times)} frames asked for can be shown"
         )
     encoded = EncodedFrames.join(parts)
-    late = KeptFrames(family, kept, how) if kept is not None else None
     return EncodedVideo(
         tokens=encoded.tokens(family.signals(encoded.signals, late), tuple(pts_seconds)),
         source=source.info.source,
@@ -171,48 +145,22 @@ def _times(
     source: Source,
     method: FrameMethod,
     question: str | None,
-    watch: _Stopwatch,
+    watch: Stopwatch,
     how: Encoding,
 ) -> list[float]:
     """Seconds to look at; a method that decides by what is in the video has a first look."""
     if not isinstance(method, ContentMethod):
         return method.times(source.info, source.keyframes() if "keyframes" in method.needs else None)
+    shown = ShownFrames(family, how.encoder, watch)
     first_look = FirstLook(
         family,
         lambda times: _decode(source, times, watch, how),
-        lambda frames, signals: _encode(family, frames, signals, watch, how, None),
+        lambda frames, signals: _encode(shown, frames, signals, how),
     )
     return first_look.choose(source, method, question)
 
 
-@dataclass(frozen=True, eq=False)
-class KeptFrames:
-    """What the tower was shown, in main memory and in the tower's numbers, to be shown once more.
-
-    This is 3 numbers a pixel: for 384 x 384 pixels in bfloat16 0.9 MB a frame, less than its tokens take.
-
-    Args:
-        batches: (frames, 3, rows, cols) each, as they went in.
-    """
-
-    family: VideoFamily
-    batches: Sequence[torch.Tensor]
-    how: Encoding
-
-    def __call__(self, names: Sequence[str]) -> tuple[Mapping[str, torch.Tensor], float]:
-        """Run the tower again for the signals ``names``; also returns the milliseconds it took."""
-        watch = _Stopwatch(self.family.vision_device())
-        parts = []
-        for pixels in self.batches:
-            explained = out_of_memory_explained(f"encoding {len(pixels)} frames at once")
-            with explained, self.family.lock, watch.measure("encode"):
-                parts.append(self.family.encode(pixels.to(watch.device), names, self.how.encoder))
-        return EncodedFrames.join(parts).signals, watch.ms["encode"]
-
-
-def _decode(
-    source: Source, times: Sequence[float], watch: _Stopwatch, how: Encoding
-) -> Iterator[list[Frame]]:
+def _decode(source: Source, times: Sequence[float], watch: Stopwatch, how: Encoding) -> Iterator[list[Frame]]:
     """Yield the frames shown at ``times``, all at once unless they are huge."""
     frame_bytes = source.info.rows * source.info.cols * 3
     step = max(1, _MAX_HELD_BYTES // frame_bytes)
@@ -224,22 +172,11 @@ def _decode(
 
 
 def _encode(
-    family: VideoFamily,
-    frames: Sequence[Frame],
-    signals: Sequence[str],
-    watch: _Stopwatch,
-    how: Encoding,
-    kept: list[torch.Tensor] | None,
+    shown: ShownFrames, frames: Sequence[Frame], signals: Sequence[str], how: Encoding
 ) -> Iterator[EncodedFrames]:
-    """Preprocess and encode ``frames``, a batch at a time; ``kept`` takes what the tower was shown."""
+    """Encode ``frames``, a batch at a time."""
     for start in range(0, len(frames), how.frames_per_batch):
         batch = frames[start : start + how.frames_per_batch]
-        with out_of_memory_explained(f"encoding {len(batch)} frames at once"), family.lock:
-            with watch.measure("preprocess"):
-                pixels = family.preprocess([frame.image for frame in batch])
-            with watch.measure("encode"):
-                encoded = family.encode(pixels, signals, how.encoder)
-        if kept is not None:
-            kept.append(pixels.to("cpu", family.vision_dtype()))
+        encoded = shown.show([frame.image for frame in batch], signals)
         how.report("encode", start + len(batch), len(frames))
         yield encoded

@@ -23,7 +23,7 @@ from streamprune.models.loading import load_model
 from streamprune.models.question_signals import with_question
 from streamprune.models.signals import Signals
 from streamprune.pipelines.answers import Answer, AnswerStream, Stats
-from streamprune.pipelines.encoding import EncodedVideo, Encoding, Progress, encode_video, wait_for
+from streamprune.pipelines.encoding import EncodedVideo, Encoding, Progress, encode_video
 from streamprune.pipelines.job import Job, Reduced, stats_of
 from streamprune.pipelines.request import (
     AnswerRequest,
@@ -32,6 +32,7 @@ from streamprune.pipelines.request import (
     read_questions,
     read_recipe,
 )
+from streamprune.pipelines.stopwatch import wait_for
 from streamprune.pre_llm.base import PreLLMMethod
 from streamprune.reduce import Reducer, run_reducer
 
@@ -100,8 +101,8 @@ class VideoLLM:
             question: what a frames method that reads the question chooses by.
             signals: names of what methods will read later. Default: what costs next to nothing; any other
                 signal is computed when a question first needs it, by running the vision tower once more over
-                the frames, which are kept for it (384 x 384 pixels in bfloat16: 0.9 MB of main memory each).
-                With names, nothing is kept and those are all there will be.
+                the frames, which are kept for it (384 x 384 pixels: 0.4 MB of main memory each). With names,
+                nothing is kept and those are all there will be.
             others: as in :meth:`ask`; of ``recipe`` only the stages frames and encoder count.
         """
         chosen = read_recipe(recipe)

@@ -165,12 +165,6 @@ class VideoFamily(ABC):
         device: torch.device = next(self.model.get_encoder("video").parameters()).device
         return device
 
-    def vision_dtype(self) -> torch.dtype:
-        """Numbers that the vision tower's inputs are turned into."""
-        weights = self.model.get_encoder("video").parameters()
-        dtype: torch.dtype = next(w.dtype for w in weights if w.is_floating_point())
-        return dtype
-
     def signals(self, computed: Mapping[str, torch.Tensor], late: Late | None = None) -> Signals:
         """Wrap signals that were ``computed`` while encoding, and the way to compute others ``late``."""
         return Signals(computed, late, self.check_frame_signals)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from streamprune.pipelines.offline import VideoLLM, load
@@ -7,8 +9,13 @@ from tests.models.small_llava import save_small_llava
 
 
 @pytest.fixture(scope="session")
-def vlm(tmp_path_factory: pytest.TempPathFactory) -> VideoLLM:
-    return load(save_small_llava(tmp_path_factory.mktemp("small_llava")))
+def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_small_llava(tmp_path_factory.mktemp("small_llava"))
+
+
+@pytest.fixture(scope="session")
+def vlm(small_folder: Path) -> VideoLLM:
+    return load(small_folder)
 
 
 @pytest.fixture(scope="session")

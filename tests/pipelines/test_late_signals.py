@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 import streamprune as sp
 from streamprune import errors
 from streamprune.metrics.flops import DecoderShape
-from streamprune.pipelines.offline import VideoLLM
+from streamprune.pipelines.offline import VideoLLM, load
 from streamprune.report.tables import stats_table
 from streamprune.tokens import Reduction, VisualTokens
 from tests.pipelines.test_offline import OTHER, QUESTION, count_calls
@@ -76,13 +77,28 @@ def test_encode_computes_little_and_more_when_a_method_needs_it(
     assert first.stats.encode_ms == again.stats.encode_ms > encoded.encode_ms
 
 
-def test_late_signals_equal_those_computed_on_the_way(vlm: VideoLLM, video: Video) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_late_signals_equal_those_computed_on_the_way(
+    vlm: VideoLLM, video: Video, dtype: str, small_folder: Path
+) -> None:
+    vlm = vlm if dtype == "float32" else load(small_folder, dtype=dtype)
     names = vlm.family.available_signals()
     late = vlm.encode(video, num_frames=12).tokens.signals
     early = vlm.encode(video, num_frames=12, signals=names).tokens.signals
     assert set(early) == set(names)
     for name in names:
         assert torch.equal(late[name], early[name]), name
+
+
+def test_pictures_are_compared_across_batches(vlm: VideoLLM, video: Video) -> None:
+    names = ["pixel_change", "pixel_entropy"]
+    whole = vlm.encode(video, num_frames=12, signals=names, frames_per_batch=12).tokens.signals
+    parts = vlm.encode(video, num_frames=12, signals=names, frames_per_batch=5).tokens.signals
+    for name in names:
+        assert torch.equal(parts[name], whole[name])
+    assert (whole["pixel_change"][1:] > 0).all()
+    kept = {"compare": "pixels", "recipe": "evs", "keep_ratio": 0.5, "num_frames": 12, "max_new_tokens": 4}
+    assert vlm.ask(video, QUESTION, **kept).stats.tokens_kept == 96
 
 
 def test_signals_by_name_are_all_there_will_be(vlm: VideoLLM, video: Video) -> None:

@@ -306,7 +306,7 @@ def test_progress_goes_through_the_stages(vlm: VideoLLM, video: Video) -> None:
 def test_running_out_of_memory_while_encoding(
     vlm: VideoLLM, video: Video, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def too_much(*given: object) -> EncodedFrames:
+    def too_much(*given: object, **named: object) -> EncodedFrames:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(vlm.family, "encode", too_much)
