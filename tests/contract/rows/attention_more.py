@@ -46,5 +46,9 @@ ROWS = (
     ),
     Row("dytok", merges=True, sums=True),
     Row("dytok", {"merge": "mean", "frame_cap": 9}, merges=True),
+    Row("pyramid_token_pruning", floor="frame"),
+    Row("pyramid_token_pruning", {"regions": 3, "instruction_weight": 1.0}, floor="frame"),
+    Row("lvlm_csp", floor="frame"),
+    Row("lvlm_csp", {"representatives": "random", "seed": 5}, floor="frame"),
     Row("flowcut", {"schedule": "frame", "interval": 1, "momentum": 0.2}, floor="frame"),
 )
