@@ -39,8 +39,8 @@ def unit(rows: Floats) -> Floats:
 
 
 def scaled(values: Floats) -> Floats:
-    moved: Floats = values - values.min()
-    return moved / moved.max()
+    moved: Floats = (values - values.min()) / np.ptp(values)
+    return moved
 
 
 def frame_reference(saliency: Floats, relevance: Floats, alpha: float, sides: int, total: int) -> list[int]:
