@@ -41,6 +41,10 @@ class CosineRows:
         """(rows,) every index."""
         return torch.arange(len(self), device=self.rows.device)
 
+    def similarities(self, index: torch.Tensor) -> torch.Tensor:
+        """(len(index), rows) float32 cosines of some rows with every row."""
+        return self._products(index).mul_(self._scale)
+
     def to_nearest_of(self, index: torch.Tensor) -> torch.Tensor:
         """(rows,) float32: how far each row is from the nearest of the rows ``index``, itself left out."""
         # a row's own length cannot change which is nearest: scaled once, not once per product
@@ -81,13 +85,15 @@ class CosineRows:
         return 1 - products * self._scale[:stop] * self._scale[offset:]
 
     def _products_with_others(self, index: torch.Tensor) -> torch.Tensor:
+        """:meth:`_products`, where a row's product with itself says that it is like nothing."""
+        return self._products(index).scatter_(1, index[:, None], _NONE)
+
+    def _products(self, index: torch.Tensor) -> torch.Tensor:
         """(len(index), rows) inner products of normalised rows with the rows as given."""
         left = self.rows[index] * self._scale[index, None]
         if self._packed is None:
-            products = left @ self.rows.T
-        else:
-            products = torch.nn.functional.linear(left.to_mkldnn(), self._packed).to_dense()
-        return products.scatter_(1, index[:, None], _NONE)
+            return left @ self.rows.T
+        return torch.nn.functional.linear(left.to_mkldnn(), self._packed).to_dense()
 
 
 def _unit_float64(rows: torch.Tensor) -> torch.Tensor:

@@ -46,3 +46,24 @@ def greedy_max_min(
         nearest = torch.minimum(nearest, stacked[batch, pick])
     chosen = torch.stack(picks, -1)[:, :count]
     return chosen.reshape(*distances.shape[:-2], chosen.shape[1])
+
+
+def greedy_max_sum(similarities: torch.Tensor, count: int, *, first: torch.Tensor) -> torch.Tensor:
+    """Pick again and again the token whose similarities with all picks have the lowest sum.
+
+    Args:
+        similarities: (batch, n, n); entry ``i, j`` is how alike pick ``i`` and candidate ``j`` are.
+        count: how many to pick; more than ``n`` means all.
+        first: (batch,) int64 first picks.
+
+    Returns:
+        (batch, count) int64 in the order picked; of equal sums the lower index. No token is picked twice.
+    """
+    batch = torch.arange(similarities.shape[0], device=similarities.device)
+    total = torch.zeros(similarities.shape[:2], dtype=torch.float64, device=similarities.device)
+    picks = [first]
+    for _ in range(min(count, similarities.shape[-1]) - 1):
+        total += similarities[batch, picks[-1]]
+        total[batch, picks[-1]] = float("inf")
+        picks.append(total.argmin(-1))
+    return torch.stack(picks, -1)

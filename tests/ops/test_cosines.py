@@ -35,6 +35,10 @@ def test_distances_to_the_nearest(packed: bool, monkeypatch: pytest.MonkeyPatch)
     assert (rows._packed is not None) == packed
     index = torch.tensor([5, 7, 30])
     np.testing.assert_allclose(rows.to_nearest_of(index), expected[index].min(0), atol=1e-6)
+    cosine = np.where(
+        np.isinf(expected[index]), (values[index].norm(dim=1) > 0)[:, None], 1 - expected[index]
+    )
+    np.testing.assert_allclose(rows.similarities(index), cosine, atol=1e-6)
     own, of_them = rows.to_nearest(index)
     np.testing.assert_allclose(own, expected[index].min(1), atol=1e-6)
     np.testing.assert_allclose(of_them, expected[index].min(0), atol=1e-6)

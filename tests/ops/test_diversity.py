@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from streamprune.ops.diversity import greedy_max_min, most_isolated
+from streamprune.ops.diversity import greedy_max_min, greedy_max_sum, most_isolated
 
 Floats = npt.NDArray[np.float64]
 
@@ -70,3 +70,22 @@ def test_ties_go_to_the_lower_index_and_nothing_is_changed() -> None:
 
 def test_one_token() -> None:
     assert greedy_max_min(torch.zeros(2, 1, 1), 1).tolist() == [[0], [0]]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_max_sum_is_the_rule_word_for_word(seed: int) -> None:
+    similarities = 1 - distances_of(3, 20, 6, seed=seed)
+    first = torch.tensor([4, 0, 19])
+    picks = greedy_max_sum(similarities, 12, first=first)
+    for matrix, start, row in zip(similarities.numpy(), first.tolist(), picks.tolist(), strict=True):
+        expected = [start]
+        while len(expected) < 12:
+            left = [j for j in range(20) if j not in expected]
+            expected.append(min(left, key=lambda j: (matrix[expected, j].sum(), j)))
+        assert row == expected
+
+
+def test_max_sum_by_hand_and_ties() -> None:
+    similarities = 1 - on_a_circle(0, 10, 40, 100, 170)[None]
+    assert greedy_max_sum(similarities, 4, first=torch.tensor([0])).tolist() == [[0, 4, 1, 3]]
+    assert greedy_max_sum(torch.ones(1, 4, 4), 9, first=torch.tensor([2])).tolist() == [[2, 0, 1, 3]]

@@ -17,4 +17,6 @@ ROWS: tuple[Row, ...] = (
     Row("cdpruner", floor="frame"),
     Row("cdpruner", {"relevance": "like_text", "scale_over": "frame"}, floor="frame"),
     Row("gprune", floor="frame"),
+    Row("todre"),
+    Row("todre", {"token_set": "frame"}, floor="frame"),
 )
