@@ -173,7 +173,9 @@ class VideoFamily(ABC):
         """Raise SignalError, naming what would work, unless this model can give every signal of ``names``."""
         for name in names:
             if name not in self._everything():
-                raise SignalError(f"{self.explain_missing(name)} {self._methods_that_work()}")
+                raise SignalError(
+                    f"{self.explain_missing(name)} {self.methods_that_work(self._everything())}"
+                )
 
     def check_frame_signals(self, names: Sequence[str]) -> None:
         """The same for what is computed while encoding, before there is a question."""
@@ -188,8 +190,9 @@ class VideoFamily(ABC):
     def _everything(self) -> tuple[str, ...]:
         return (*self.available_signals(), *QUESTION_SIGNALS)
 
-    def _methods_that_work(self) -> str:
-        have = set(self._everything())
+    def methods_that_work(self, signals: Sequence[str]) -> str:
+        """A sentence that lists the methods for which ``signals`` are enough."""
+        have = set(signals)
         names = [info.name for info in list_methods("pre_llm") if have.issuperset(info.needs)]
         return f"Methods that work with this model as it is: {', '.join(names)}."
 

@@ -19,7 +19,7 @@ from streamprune.models.siglip_head import PoolingHead
 from streamprune.models.tower_layout import TowerLayout
 from streamprune.models.tower_signals import TowerSignals
 from streamprune.models.vision_layers import VisionLayers
-from streamprune.tokens import Reduction, VideoGrid
+from streamprune.tokens import QUESTION_SIGNALS, Reduction, VideoGrid
 
 _HEAD_SIGNALS = ("saliency", "frame_features")
 # signals that need nothing from inside the tower
@@ -87,11 +87,13 @@ class LlavaOnevision(VideoFamily):
         """Any method in a SigLIP tower, with signals that are read off the tower's last states."""
         layers = VisionLayers(self.model.get_encoder("video"), self.checkpoint.name)
         layers.check(encoder, TowerShape(max(self._depths(layers.depth)), *self._patches))
+        left = (*self.cheap_signals(), *_LAST_SIGNALS, *PIXEL_SIGNALS)
         for name in signals:
-            if name not in (*_HEAD_SIGNALS, *_LAST_SIGNALS, *PIXEL_SIGNALS):
+            if name not in left:
                 raise SignalError(
-                    f"the signal {name!r} is read inside the vision tower and needs all tokens there; "
-                    "use a method that does not need it, or leave out the encoder stage"
+                    f"the signal {name!r} is read inside the vision tower and needs all tokens there; use a "
+                    "method that does not need it, or leave out the encoder stage. "
+                    + self.methods_that_work((*left, *QUESTION_SIGNALS))
                 )
 
     @torch.no_grad()

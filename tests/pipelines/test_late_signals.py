@@ -15,6 +15,7 @@ import streamprune as sp
 from streamprune import errors
 from streamprune.metrics.flops import DecoderShape
 from streamprune.pipelines.offline import VideoLLM, load
+from streamprune.recipe import Choice, Recipe
 from streamprune.report.tables import stats_table
 from streamprune.tokens import Reduction, VisualTokens
 from tests.pipelines.test_offline import OTHER, QUESTION, count_calls
@@ -99,6 +100,27 @@ def test_pictures_are_compared_across_batches(vlm: VideoLLM, video: Video) -> No
     assert (whole["pixel_change"][1:] > 0).all()
     kept = {"compare": "pixels", "recipe": "evs", "keep_ratio": 0.5, "num_frames": 12, "max_new_tokens": 4}
     assert vlm.ask(video, QUESTION, **kept).stats.tokens_kept == 96
+
+
+def test_with_a_method_inside_the_tower_only_what_it_puts_out_can_be_read_later(
+    vlm: VideoLLM, video: Video
+) -> None:
+    recipe = Recipe("merged", {"encoder": Choice("tome")})
+    encoded = vlm.encode(video, recipe=recipe, num_frames=12)
+    names = ["encoder_features", "pixel_change"]
+    early = vlm.encode(video, recipe=recipe, num_frames=12, signals=names)
+    assert encoded.tower_share < 1
+    for name in names:
+        assert torch.equal(encoded.tokens.signals[name], early.tokens.signals[name])
+    plain = vlm.encode(video, num_frames=12, signals=names).tokens.signals
+    assert not torch.equal(plain["encoder_features"], early.tokens.signals["encoder_features"])
+    with pytest.raises(
+        errors.SignalError, match=r"read inside the vision tower.*encoder stage\. Meth"
+    ) as caught:
+        vlm.ask(encoded, QUESTION, recipe="most_attended_for_tests")
+    works = str(caught.value).partition("Methods that work")[2]
+    assert "fastvid" in works
+    assert "most_attended_for_tests" not in works
 
 
 def test_signals_by_name_are_all_there_will_be(vlm: VideoLLM, video: Video) -> None:
