@@ -219,4 +219,7 @@ ROWS = (
     _row("pre_llm", "vilamp", "pre_llm.vilamp:ViLaMP", source="arXiv 2504.02438",
          needs=("image_embeds", "text_embeds"),
          summary="whole key frames for the question, one token for the others"),
+    _row("pre_llm", "zoo_prune", "pre_llm.zoo_prune:ZOOPrune", source="arXiv 2509.24837", causal=True,
+         needs=("projector_sensitivity",),
+         summary="projector-sensitive tokens that differ from those picked"),
 )  # fmt: skip

@@ -75,4 +75,12 @@ ROWS: tuple[Row, ...] = (
         counts=False,
         floor="frame",
     ),
+    Row("vilamp", merges=True, floor="frame"),
+    Row(
+        "vilamp",
+        {"fill_gaps": False, "as_released": False, "similarity_threshold": 0.2, "temperature": 0.5},
+        merges=True,
+        counts=False,
+        floor="frame",
+    ),
 )
