@@ -71,6 +71,7 @@ SIGNALS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "received_attention_shallow": _attention(2, 1.0),
     "encoder_features": _rolled,
     "keys": _half,
+    "projector_sensitivity": _attention(4, 0.5),
     "image_embeds": lambda features: features.float(),
     "text_embeds": _text,
     "early_features": lambda features: features.float().roll(2, -1) + 0.3,

@@ -19,4 +19,5 @@ ROWS: tuple[Row, ...] = (
     Row("gprune", floor="frame"),
     Row("todre"),
     Row("todre", {"token_set": "frame"}, floor="frame"),
+    Row("zoo_prune", floor="frame"),
 )
