@@ -12,7 +12,6 @@ from streamprune.ops.similarity import cosines, frame_grams
 from streamprune.pre_llm.base import PreLLMMethod
 from streamprune.tokens import Reduction, VideoGrid, VisualTokens
 
-
 # sensitivities that differ by less than this share are the same: estimated differences carry such errors
 _SAME = 1e-3
 
