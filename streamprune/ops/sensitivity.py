@@ -43,8 +43,10 @@ def sensitivity(
         raise InvalidValueError(
             f"directions must be at least 1 and step above 0, got {directions!r} and {step!r}"
         )
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(directions, inputs.shape[1], generator=generator, dtype=torch.float64)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    # drawn on the CPU, so that every device moves along the same directions
+    shape = (directions, inputs.shape[1])
+    drawn = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
     moves = (step * drawn / drawn.norm(dim=1, keepdim=True)).to(inputs.device, torch.float32)
     rows = inputs.float()
     total = torch.zeros(len(rows), device=rows.device)

@@ -284,6 +284,17 @@ def test_the_features_stay_bit_for_bit_and_no_hook_stays(monkeypatch: pytest.Mon
     assert hooks() == hooked
 
 
+def test_nothing_is_made_on_the_default_device() -> None:
+    """What a signal needs lies where the model lies, whatever the user's default device."""
+    family, pixels = make_family(SHAPES[0]), make_pixels(SHAPES[0])
+    names = family.available_signals()
+    expected = family.encode(pixels, names).signals
+    with torch.device("meta"):
+        found = family.encode(pixels, names).signals
+    for name in names:
+        assert torch.equal(found[name], expected[name]), name
+
+
 def test_a_tower_that_drops_tokens_on_the_way_is_refused() -> None:
     family = make_family(SHAPES[0])
     attn = family.model.model.vision_tower.encoder.layers[-1].self_attn
