@@ -9,8 +9,8 @@ import torch
 
 from streamprune.budget import split_by_weight
 from streamprune.checks import check_count, check_number
+from streamprune.ops.relevance import highest_relevance
 from streamprune.ops.selection import highest
-from streamprune.ops.similarity import inner_products, unit_rows
 from streamprune.pre_llm.base import PreLLMMethod
 from streamprune.tokens import Reduction, VideoGrid, VisualTokens
 
@@ -86,14 +86,8 @@ def _relevance(tokens: VisualTokens) -> torch.Tensor:
     grid = tokens.grid
     question = tokens.signal("text_embeds", (None, None))
     shape = (grid.frames, grid.rows, grid.cols, question.shape[1])
-    images = tokens.signal("image_embeds", shape).reshape(grid.frames, grid.tokens_per_frame, -1)
-    pieces, rows = unit_rows(question), []
-    for frame in images:
-        values = frame.float()
-        length = torch.linalg.vector_norm(values, dim=1)
-        best = inner_products(values, pieces).amax(1)
-        rows.append(torch.where(length > 0, best / length, 0.0))
-    return torch.stack(rows)
+    images = tokens.signal("image_embeds", shape).flatten(1, 2)
+    return highest_relevance(images, question)
 
 
 def _scaled(values: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from streamprune.checks import check_count, check_flag, check_instead_of_budget,
 from streamprune.errors import UnknownNameError
 from streamprune.ops.merging import Entries
 from streamprune.ops.outliers import local_outlier_factors
+from streamprune.ops.relevance import mean_relevance
 from streamprune.ops.selection import highest, marked
 from streamprune.ops.similarity import unit_rows
 from streamprune.pre_llm.base import PreLLMMethod
@@ -112,7 +113,7 @@ class RecoverableCompression(PreLLMMethod):
         keys = tokens.signal("keys", (*shape, None)).flatten(0, 2)
         question = tokens.signal("text_embeds", (None, None))
         images = tokens.signal("image_embeds", (*shape, question.shape[1]))
-        text = _likeness(images.flatten(1, 2), question)
+        text = mean_relevance(images.flatten(1, 2), question)
         keys = unit_rows(keys).reshape(*attention.shape, -1)
         salient = self._outliers(attention)
         alike = self._outliers(self._recoverable(attention, text, salient))
@@ -214,17 +215,3 @@ class RecoverableCompression(PreLLMMethod):
 
 def _kept(tokens: int, outliers: int) -> int:
     return max(1, share_of(tokens, outliers / tokens, rounding="truncate"))
-
-
-def _likeness(images: torch.Tensor, question: torch.Tensor) -> torch.Tensor:
-    """(frames, tokens) float32 mean cosine of each token with the pieces of the question.
-
-    Summed row by row: products of matrices round equal rows differently, and outliers would be found there.
-    """
-    mean = unit_rows(question).mean(0)
-    rows = []
-    for frame in images:
-        values = frame.float()
-        length = torch.linalg.vector_norm(values, dim=1)
-        rows.append(torch.where(length > 0, (values * mean).sum(1) / length, 0.0))
-    return torch.stack(rows)
