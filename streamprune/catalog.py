@@ -222,4 +222,6 @@ ROWS = (
     _row("pre_llm", "zoo_prune", "pre_llm.zoo_prune:ZOOPrune", source="arXiv 2509.24837", causal=True,
          needs=("projector_sensitivity",),
          summary="projector-sensitive tokens that differ from those picked"),
+    _row("pre_llm", "star", "pre_llm.star:STAR", source="arXiv 2505.12359", causal=True,
+         summary="tokens that a frame's other tokens attend to (stage 1)"),
 )  # fmt: skip

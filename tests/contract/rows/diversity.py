@@ -20,4 +20,5 @@ ROWS: tuple[Row, ...] = (
     Row("todre"),
     Row("todre", {"token_set": "frame"}, floor="frame"),
     Row("zoo_prune", floor="frame"),
+    Row("star", floor="frame"),
 )
