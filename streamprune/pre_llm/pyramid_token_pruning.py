@@ -9,7 +9,7 @@ import torch
 
 from streamprune.budget import split_by_weight
 from streamprune.checks import check_count, check_number
-from streamprune.ops.relevance import highest_relevance
+from streamprune.ops.relevance import piece_relevance
 from streamprune.ops.selection import highest
 from streamprune.pre_llm.base import PreLLMMethod
 from streamprune.tokens import Reduction, VideoGrid, VisualTokens
@@ -87,7 +87,7 @@ def _relevance(tokens: VisualTokens) -> torch.Tensor:
     question = tokens.signal("text_embeds", (None, None))
     shape = (grid.frames, grid.rows, grid.cols, question.shape[1])
     images = tokens.signal("image_embeds", shape).flatten(1, 2)
-    return highest_relevance(images, question)
+    return piece_relevance(images, question)
 
 
 def _scaled(values: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from streamprune.checks import check_count, check_flag, check_instead_of_budget,
 from streamprune.errors import UnknownNameError
 from streamprune.ops.merging import Entries
 from streamprune.ops.outliers import local_outlier_factors
-from streamprune.ops.relevance import mean_relevance
+from streamprune.ops.relevance import token_relevance
 from streamprune.ops.selection import highest, marked
 from streamprune.ops.similarity import unit_rows
 from streamprune.pre_llm.base import PreLLMMethod
@@ -42,7 +42,7 @@ class RecoverableCompression(PreLLMMethod):
 
     Needs ``saliency`` (frames, rows, cols), ``keys`` (frames, rows, cols, dim), ``text_embeds`` (pieces,
     channels) and ``image_embeds`` (frames, rows, cols, channels). A token's likeness to the question is its
-    mean cosine with the pieces.
+    cosine with the mean of the pieces at length 1.
 
     Each frame decides alone. How many tokens are kept, recovered and made centres follows how many of the
     saliencies, likenesses and remaining saliencies are outliers among their neighbours in value. The
@@ -113,7 +113,7 @@ class RecoverableCompression(PreLLMMethod):
         keys = tokens.signal("keys", (*shape, None)).flatten(0, 2)
         question = tokens.signal("text_embeds", (None, None))
         images = tokens.signal("image_embeds", (*shape, question.shape[1]))
-        text = mean_relevance(images.flatten(1, 2), question)
+        text = token_relevance(images.flatten(1, 2), question)
         keys = unit_rows(keys).reshape(*attention.shape, -1)
         salient = self._outliers(attention)
         alike = self._outliers(self._recoverable(attention, text, salient))

@@ -128,7 +128,7 @@ def test_agrees_with_the_reference(options: dict[str, Any], seed: int) -> None:
             x[frame],
             given["saliency"][frame].reshape(63),
             unit(given["keys"][frame].reshape(63, -1)),
-            (images @ unit(given["text_embeds"]).T).mean(1),
+            images @ unit(unit(given["text_embeds"]).mean(0)),
             options.get("text_weight", 50.0) / np.sqrt(10),
             budget,
             options,
