@@ -15,6 +15,12 @@ from streamprune.registry import (
     unregister_method,
 )
 
+PUBLISHED = """
+aim atc catp cdpruner divprune dycoke dytok evs fastervlm fastvid flashvid flowcut gprune greedyprune hiprune
+holitom holov llava_scissor lvlm_csp metok mustdrop prunevid pyramid_token_pruning recoverable_compression saint
+star stc streaming_tom sttm timechat_online todre tome vflowopt vidcom2 vilamp vispruner visionzip vscan zoo_prune
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mine:
@@ -38,11 +44,15 @@ def test_rows_are_unique_in_pipeline_order_and_load() -> None:
     for row in rows:
         assert row.load().__name__ == str(row.target).rpartition(":")[2]
         assert row.summary
-        assert row.source == "baseline" or row.source.startswith("arXiv ")
+        assert row.source in ("baseline", "streamprune") or row.source.startswith(
+            ("arXiv ", "AAAI ", "CVPR ")
+        )
 
 
 def test_one_stage() -> None:
-    assert [row.name for row in list_methods("pre_llm")] == ["none", "random", "stride", "pool", "fastvid"]
+    names = [row.name for row in list_methods("pre_llm")]
+    assert names[:6] == ["none", "random", "stride", "pool", "streamprune", "fastvid"]
+    assert set(PUBLISHED.split()) <= set(names)
     with pytest.raises(ValueError, match=r"unknown stage 'prellm'. Did you mean 'pre_llm'"):
         list_methods("prellm")  # type: ignore[arg-type]
 
