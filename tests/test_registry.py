@@ -16,9 +16,10 @@ from streamprune.registry import (
 )
 
 PUBLISHED = """
-aim atc catp cdpruner divprune dycoke dytok evs fastervlm fastvid flashvid flowcut gprune greedyprune hiprune
-holitom holov llava_scissor lvlm_csp metok mustdrop prunevid pyramid_token_pruning recoverable_compression saint
-star stc streaming_tom sttm timechat_online todre tome vflowopt vidcom2 vilamp vispruner visionzip vscan zoo_prune
+aim atc catp cdpruner divprune dycoke dytok evs fastervlm fastvid flashvid flowcut gprune
+greedyprune hiprune holitom holov llava_scissor lvlm_csp metok mustdrop prunevid
+pyramid_token_pruning recoverable_compression saint star stc streaming_tom sttm timechat_online
+todre tome vflowopt vidcom2 vilamp vispruner visionzip vscan zoo_prune
 """
 
 
