@@ -224,4 +224,7 @@ ROWS = (
          summary="projector-sensitive tokens that differ from those picked"),
     _row("pre_llm", "star", "pre_llm.star:STAR", source="arXiv 2505.12359", causal=True,
          summary="tokens that a frame's other tokens attend to (stage 1)"),
+    _row("pre_llm", "greedyprune", "pre_llm.greedyprune:GreedyPrune", source="arXiv 2506.13166",
+         needs=("saliency",), causal=True,
+         summary="salient tokens of each frame, similar ones set aside"),
 )  # fmt: skip

@@ -67,3 +67,31 @@ def greedy_max_sum(similarities: torch.Tensor, count: int, *, first: torch.Tenso
         total[batch, picks[-1]] = float("inf")
         picks.append(total.argmin(-1))
     return torch.stack(picks, -1)
+
+
+def greedy_unalike(
+    scores: torch.Tensor, similarities: torch.Tensor, threshold: float, count: int
+) -> torch.Tensor:
+    """Pick the best token that is not too similar to any pick; when there is none, the best of the others.
+
+    Args:
+        scores: (batch, n), higher = picked first.
+        similarities: (batch, n, n); entry ``i, j`` is how alike pick ``i`` and candidate ``j`` are.
+        threshold: a candidate more similar than this to a pick waits until no other is left.
+        count: how many to pick; more than ``n`` means all.
+
+    Returns:
+        (batch, count) int64 in the order picked; of equal scores the lower index. No token is picked twice.
+    """
+    batch = torch.arange(scores.shape[0], device=scores.device)
+    left = torch.ones_like(scores, dtype=torch.bool)
+    waiting = torch.zeros_like(left)
+    picks = []
+    for _ in range(min(count, scores.shape[1])):
+        free = left & ~waiting
+        candidates = torch.where(free.any(1, keepdim=True), free, left)
+        pick = scores.masked_fill(~candidates, -float("inf")).argmax(1)
+        left[batch, pick] = False
+        waiting |= similarities[batch, pick] > threshold
+        picks.append(pick)
+    return torch.stack(picks, -1)

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from streamprune.ops.diversity import greedy_max_min, greedy_max_sum, most_isolated
+from streamprune.ops.diversity import greedy_max_min, greedy_max_sum, greedy_unalike, most_isolated
 
 Floats = npt.NDArray[np.float64]
 
@@ -89,3 +89,12 @@ def test_max_sum_by_hand_and_ties() -> None:
     similarities = 1 - on_a_circle(0, 10, 40, 100, 170)[None]
     assert greedy_max_sum(similarities, 4, first=torch.tensor([0])).tolist() == [[0, 4, 1, 3]]
     assert greedy_max_sum(torch.ones(1, 4, 4), 9, first=torch.tensor([2])).tolist() == [[2, 0, 1, 3]]
+
+
+def test_of_tokens_alike_the_better_one_goes_first_and_the_others_wait() -> None:
+    alike = torch.eye(5)
+    alike[0, 1] = alike[1, 0] = alike[2, 4] = alike[4, 2] = 0.95
+    scores = torch.tensor([[0.8, 0.9, 0.1, 0.5, 0.1], [0.8, 0.8, 0.8, 0.8, 0.8]])
+    picks = greedy_unalike(scores, alike.expand(2, 5, 5), 0.9, 9)
+    assert picks.tolist() == [[1, 3, 2, 0, 4], [0, 2, 3, 1, 4]]
+    assert greedy_unalike(scores, alike.expand(2, 5, 5), 0.95, 3).tolist() == [[1, 0, 3], [0, 1, 2]]

@@ -21,4 +21,6 @@ ROWS: tuple[Row, ...] = (
     Row("todre", {"token_set": "frame"}, floor="frame"),
     Row("zoo_prune", floor="frame"),
     Row("star", floor="frame"),
+    Row("greedyprune", floor="frame"),
+    Row("greedyprune", {"similarity_threshold": 0.1}, floor="frame"),
 )
