@@ -105,15 +105,15 @@ class MustDrop(PreLLMMethod):
 def _uniformity(features: torch.Tensor, window: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
     """(frames, windows) float32 mean cosine of a window's pairs; -inf for single tokens.
 
-    The inner products of all pairs come from the sum of the unit vectors.
+    The inner products of all pairs come from the sum of the unit vectors, one frame at a time.
     """
-    frames, tokens, channels = features.shape
-    unit = unit_rows(features.flatten(0, 1)).reshape(frames, tokens, channels)
-    lengths = unit.square().sum(-1)
-    total = unit.new_zeros(frames, len(size), channels).index_add_(1, window, unit)
-    own = lengths.new_zeros(frames, len(size)).index_add_(1, window, lengths)
-    pairs = (total.square().sum(-1) - own) / (size * (size - 1)).clamp(min=1)
-    return torch.where(size > 1, pairs, -torch.inf)
+    scores = []
+    for frame in features:
+        unit = unit_rows(frame)
+        total = unit.new_zeros(len(size), unit.shape[1]).index_add_(0, window, unit)
+        own = unit.new_zeros(len(size)).index_add_(0, window, unit.square().sum(-1))
+        scores.append((total.square().sum(-1) - own) / (size * (size - 1)).clamp(min=1))
+    return torch.where(size > 1, torch.stack(scores), -torch.inf)
 
 
 def _enough(savings: torch.Tensor, excess: int) -> int:
