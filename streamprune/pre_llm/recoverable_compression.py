@@ -29,11 +29,15 @@ _LEAST_WITH_CENTRES = 4
 
 @dataclass(frozen=True)
 class _Frame:
-    """What one frame decides by: ``attention`` and ``text`` (tokens,), ``keys`` (tokens, dim) of length 1."""
+    """What one frame decides by: ``attention`` and ``text`` (tokens,), ``keys`` (tokens, dim) of length 1.
+
+    ``scale`` is what a likeness counts against a cosine of keys.
+    """
 
     attention: torch.Tensor
     text: torch.Tensor
     keys: torch.Tensor
+    scale: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +59,7 @@ class RecoverableCompression(PreLLMMethod):
     they split it, each counting at least one, and tokens are recovered among those not yet kept.
 
     Args:
-        outlier_factor: local outlier factor from which on a number is an outlier, above 1 (released: 1.5).
+        outlier_factor: local outlier factor from which on a number is an outlier, at least 1 (released: 1.5).
         recovery: ``others`` counts outliers after the likeness of tokens already kept was lowered to the
             least, and recovers only others (what the release runs); ``union`` counts and takes among all.
         outlier_neighbors: numbers compared with; None = as released, 20 for ``others`` and 10 for ``union``.
@@ -123,7 +127,7 @@ class RecoverableCompression(PreLLMMethod):
         scale = self.text_weight * question.shape[1] ** -0.5
         emitted, entries = [], []
         for frame in range(grid.frames):
-            given = _Frame(attention[frame], scale * text[frame], keys[frame])
+            given = _Frame(attention[frame], text[frame], keys[frame], scale)
             stays, centres = self._choose(given, salient[frame], alike[frame], total)
             rows, (target, member, weight) = self._merge(given, stays, centres)
             first = frame * grid.tokens_per_frame
@@ -200,7 +204,7 @@ class RecoverableCompression(PreLLMMethod):
         ranking = highest(attention, len(rest))
         centre, other = ranking[:centres], ranking[centres:]
         keys = frame.keys[rest] if self.own_keys else frame.keys[: len(rest)]
-        nearness = keys[centre] @ keys.T + frame.text[rest]
+        nearness = keys[centre] @ keys.T + frame.scale * frame.text[rest]
         nearness.scatter_(1, centre[:, None], -torch.inf)
         near = highest(nearness, min(self.merge_neighbors, len(rest) - 1))
         into = centre[:, None].expand_as(near)

@@ -107,6 +107,7 @@ def frame_reference(
         {"outlier_factor": 1.5},
         {"outlier_factor": 1.5, "own_keys": True, "merge_neighbors": 5, "text_weight": 4.0},
         {"outlier_factor": 1.5, "recovery": "union", "merge_neighbors": 4},
+        {"outlier_factor": 1.5, "text_weight": 0.0},
         {"keep_tokens": 60},
         {"keep_tokens": 36, "recovery": "union", "own_keys": True, "merge_neighbors": 6},
         {"keep_tokens": 12},
