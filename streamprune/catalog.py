@@ -227,4 +227,7 @@ ROWS = (
     _row("pre_llm", "greedyprune", "pre_llm.greedyprune:GreedyPrune", source="arXiv 2506.13166",
          needs=("saliency",), causal=True,
          summary="salient tokens of each frame, similar ones set aside"),
+    _row("pre_llm", "catp", "pre_llm.catp:CATP", source="arXiv 2508.07871", causal=True,
+         needs=("image_embeds", "text_embeds"),
+         summary="tokens that represent their frame and fit the text (stage 1)"),
 )  # fmt: skip

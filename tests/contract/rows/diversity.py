@@ -23,4 +23,6 @@ ROWS: tuple[Row, ...] = (
     Row("star", floor="frame"),
     Row("greedyprune", floor="frame"),
     Row("greedyprune", {"similarity_threshold": 0.1}, floor="frame"),
+    Row("catp", floor="frame"),
+    Row("catp", {"alignment_weight": 0.0}, floor="frame"),
 )
