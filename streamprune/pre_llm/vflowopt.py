@@ -38,7 +38,7 @@ class VFlowOpt(PreLLMMethod):
             do not span frames. None = 15.58, released for a share of 0.25 (0.5: 11.76; 0.1: 17.39).
         entropy_weight: the paper's second term, in [-1, 1], 0 in every released setting: how much the softmax
             over a frame of ``pixel_entropy`` (frames, rows, cols) adds to the importance. Unless it is 0,
-            that signal is needed too: the entropy of a token's grey pixels in 256 bins.
+            that signal is needed too: the entropy, in nats, of a token's grey pixels in 256 bins.
 
     Source: arXiv 2508.05211 and its release. Differences: the release counts the row or clip ends among the
     tokens that its share is taken of. A cell without importance is averaged, negative importance counts as
@@ -99,7 +99,8 @@ class VFlowOpt(PreLLMMethod):
         importance = tokens.signal("context_attention", shape).float().flatten(1)
         if self.entropy_weight:
             entropy = tokens.signal("pixel_entropy", shape).float().flatten(1)
-            importance = importance + self.entropy_weight * torch.softmax(entropy, 1)
+            # the release measures in bits, which makes the softmax steeper
+            importance = importance + self.entropy_weight * torch.softmax(entropy / math.log(2), 1)
         return importance.flatten()
 
 

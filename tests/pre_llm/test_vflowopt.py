@@ -22,7 +22,7 @@ def made(frames: int, rows: int, cols: int, seed: int = 0) -> tuple[torch.Tensor
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(frames, rows, cols, 6, generator=generator)
     attention = torch.softmax(2 * torch.randn(frames, rows * cols, generator=generator), 1)
-    entropy = 8 * torch.rand(frames, rows, cols, generator=generator)
+    entropy = 5 * torch.rand(frames, rows, cols, generator=generator)
     return features, {
         "context_attention": attention.reshape(frames, rows, cols),
         "pixel_entropy": entropy,
@@ -63,7 +63,7 @@ def test_agrees_with_the_reference(
     options: dict[str, Any] = {} if side is None else {"form": "image", "recycling_cell": side}
     reduction = run(features, signals, keep_tokens=keep, entropy_weight=entropy_weight, **options)
     importance = signals["context_attention"].double().numpy()
-    entropy = np.exp(signals["pixel_entropy"].double().numpy())
+    entropy = np.exp(signals["pixel_entropy"].double().numpy() / math.log(2))
     importance = importance + entropy_weight * entropy / entropy.sum((1, 2), keepdims=True)
     expected = reference(features.double().numpy(), importance, keep, side)
     assert reduction.index.tolist() == sorted(expected)
