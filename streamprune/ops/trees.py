@@ -10,11 +10,14 @@ import torch
 
 from streamprune.ops.density import density_clusters
 from streamprune.ops.merging import Entries
-from streamprune.ops.similarity import gram, inner_products, squared_distances
+from streamprune.ops.similarity import inner_products, squared_distances
+from streamprune.ops.temporal import row_products
 from streamprune.reduction import weighted_sum
 
 # what takes part in no link; below every cosine
 _NONE = -1.0
+# bounds on cosines may be so far off by rounding: the sine of a small angle loses half of its digits
+_SLACK = 1e-3
 
 
 @dataclass(frozen=True)
@@ -37,28 +40,73 @@ class Trees:
 
 
 def best_parents(
-    frames: torch.Tensor, scale: torch.Tensor, free: torch.Tensor
+    frames: torch.Tensor, products: torch.Tensor, free: torch.Tensor, threshold: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """For each free token, the free token of the frame before with the highest cosine.
+    """For each free token, the free token of the frame before with the highest cosine, if above a threshold.
+
+    Angles obey the triangle inequality. So from a token's angle to the same place of the other frame, and the
+    angles inside each frame, follow bounds on all angles between the frames; only where they leave doubt are
+    inner products computed.
 
     Args:
         frames: (frames, tokens, channels).
-        scale: (frames, tokens) float32, one over the length of each token, 0 for zero tokens.
+        products: (frames, tokens, tokens) float32 inner products of the tokens of each frame.
         free: (frames, tokens) bool.
+        threshold: cosines up to it are of no interest.
 
     Returns:
-        The cosine (frames, tokens) float32, -1 in the first frame, for tokens not free and where none is
-        free in the frame before; and the token (frames, tokens) int64 of the frame before.
+        The cosine (frames, tokens) float32, -1 in the first frame, for tokens not free and where no free
+        token of the frame before is above the threshold; and that token (frames, tokens) int64.
     """
+    squares = products.diagonal(dim1=1, dim2=2)
+    scale = torch.where(squares > 0, squares.rsqrt(), 0.0)
     similarity = torch.full_like(scale, _NONE)
-    parent = torch.zeros_like(free, dtype=torch.int64)
+    parent = torch.arange(free.shape[1], device=free.device).repeat(len(free), 1)
+    before = _cosine_and_sine(products[0], scale[0])
     for frame in range(1, len(frames)):
-        products = inner_products(frames[frame].float(), frames[frame - 1].float())
-        products.mul_(scale[frame - 1]).mul_(scale[frame, :, None])
-        products.masked_fill_(~free[frame - 1], _NONE)
-        best, parent[frame] = products.max(1)
-        similarity[frame] = best.masked_fill(~free[frame], _NONE)
+        here = _cosine_and_sine(products[frame], scale[frame])
+        token, other = frames[frame].float(), frames[frame - 1].float()
+        same = row_products(token, other) * scale[frame] * scale[frame - 1]
+        best = torch.where(free[frame - 1], same, _NONE)
+        doubt = _upper_bounds(before, here, same) > best.clamp(min=threshold)[:, None] - _SLACK
+        doubt &= free[frame - 1]
+        doubt &= free[frame, :, None]
+        doubt.fill_diagonal_(False)
+        row = doubt.any(1).nonzero()[:, 0]
+        if len(row):
+            # with the same place once more, so that equal cosines are computed equally
+            column = ((doubt.any(0) | doubt.any(1)) & free[frame - 1]).nonzero()[:, 0]
+            if 2 * len(row) * len(column) > doubt.numel():
+                row = column = parent[0]
+            exact = inner_products(token[row], other[column])
+            exact.mul_(scale[frame - 1][column]).mul_(scale[frame][row, None])
+            exact.masked_fill_(~free[frame - 1][column], _NONE)
+            highest, place = exact.max(1)
+            best[row], parent[frame, row] = highest, column[place]
+        similarity[frame] = torch.where(free[frame] & (best > threshold), best, _NONE)
+        before = here
     return similarity, parent
+
+
+def _cosine_and_sine(products: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of the angles between the tokens of one frame, from (n, n) products and (n,) 1 / lengths."""
+    cosine = products * (scale[:, None] * scale)
+    return cosine, (1 - cosine.square()).clamp_(min=0).sqrt_()
+
+
+def _upper_bounds(
+    before: tuple[torch.Tensor, torch.Tensor], here: tuple[torch.Tensor, torch.Tensor], same: torch.Tensor
+) -> torch.Tensor:
+    """(n, n) upper bounds on the cosine of each token with each of the frame before.
+
+    Args:
+        before, here: cosines and sines inside each frame.
+        same: (n,) cosine of each token with the same place of the frame before.
+    """
+    sine = (1 - same.square()).clamp(min=0).sqrt()
+    by_own_place = before[0] * same[:, None] + before[1] * sine[:, None]
+    by_other_place = here[0] * same + here[1] * sine
+    return torch.minimum(by_own_place, by_other_place)
 
 
 def link_strongest(similarity: torch.Tensor, threshold: float, least_roots: int) -> torch.Tensor:
@@ -141,36 +189,42 @@ def _distances(
 ) -> list[torch.Tensor]:
     """For each frame, squared distances over channels between the trees rooted in it."""
     per_frame = products.shape[1]
-    frame_of = alive // per_frame
-    # inner products of tokens that took up no other are known already
-    changed = torch.unique(frame_of[trees.size[alive] > 1])
-    means = _tree_means(features, trees, alive[torch.isin(frame_of, changed)], changed)
-    left = iter(torch.split(means, [sizes[frame] for frame in changed.tolist()]))
-    known = torch.isin(torch.arange(len(sizes), device=changed.device), changed, invert=True).tolist()
-    distances = []
-    for frame, places in enumerate(torch.split(alive - frame_of * per_frame, sizes)):
-        if not known[frame]:
-            inner = gram(next(left))
-        elif sizes[frame] == per_frame:
-            inner = products[frame]
-        else:
-            inner = products[frame][places][:, places]
+    token = trees.free.flatten().nonzero()[:, 0]
+    root, by_root = trees.root.flatten()[token].sort(stable=True)
+    token = token[by_root]
+    in_frame = torch.bincount(root // per_frame, minlength=len(sizes)).tolist()
+    distances: list[torch.Tensor] = []
+    for roots, members, targets in zip(
+        torch.split(alive, sizes), torch.split(token, in_frame), torch.split(root, in_frame), strict=True
+    ):
+        frame, places = len(distances), roots % per_frame
+        inner = products[frame]
+        if len(roots) < per_frame:
+            inner = inner[places][:, places]
+        if len(members) > len(roots):
+            # only trees that took up a token have inner products that are not known yet
+            changed = (trees.size[roots] > 1).nonzero()[:, 0]
+            means = _tree_means(features, trees.divisor, roots, members, targets)
+            block = inner_products(means[changed], means)
+            inner = inner.index_copy(0, changed, block).index_copy(1, changed, block.T)
         distances.append(squared_distances(inner).div_(features.shape[1]))
     return distances
 
 
 def _tree_means(
-    features: torch.Tensor, trees: Trees, roots: torch.Tensor, frames: torch.Tensor
+    features: torch.Tensor,
+    divisor: torch.Tensor,
+    roots: torch.Tensor,
+    members: torch.Tensor,
+    targets: torch.Tensor,
 ) -> torch.Tensor:
-    """(roots, channels) float32 sum over divisor of each tree; ``roots`` are all those in ``frames``."""
-    if len(roots) == 0:
-        return torch.empty(0, features.shape[1], device=features.device)
-    per_frame = trees.root.shape[1]
-    root = trees.root.flatten()
-    token = (trees.free.flatten() & torch.isin(root // per_frame, frames)).nonzero()[:, 0]
-    row = torch.searchsorted(roots, root[token])
-    weight = 1 / trees.divisor[root[token]].float()
-    return weighted_sum((row, token, weight), features.float(), len(roots))
+    """(roots, channels) float32: the sum of each tree's ``members``, whose roots are ``targets``, divided."""
+    row = torch.searchsorted(roots, targets)
+    weight = 1 / divisor[targets].float()
+    if features.dtype != torch.float32:
+        # widened only as far as needed
+        features, members = features[members].float(), torch.arange(len(members), device=members.device)
+    return weighted_sum((row, members, weight), features, len(roots))
 
 
 def _of_one_shape(sizes: list[int], clusters: list[int]) -> Iterator[tuple[list[int], int]]:

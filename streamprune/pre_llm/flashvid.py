@@ -13,7 +13,7 @@ from streamprune.errors import UnknownNameError
 from streamprune.ops.diversity import greedy_max_min
 from streamprune.ops.segments import cut_transitions
 from streamprune.ops.selection import highest
-from streamprune.ops.similarity import adjacent_cosine, gram
+from streamprune.ops.similarity import adjacent_cosine, frame_grams
 from streamprune.ops.trees import Trees, best_parents, cluster_trees, link_strongest, roots_of
 from streamprune.pre_llm.base import PreLLMMethod
 from streamprune.tokens import Reduction, VideoGrid, VisualTokens
@@ -122,7 +122,7 @@ class FlashVID(PreLLMMethod):
         means = frames.mean(1, dtype=torch.float32)
         segments = self.segments(means)
         budget = self.frame_budget(grid)
-        products = torch.stack([gram(frame) for frame in frames])
+        products = frame_grams(frames)
         calibration = self.calibration(frames, attention.float().flatten(1), means, segments)
         picked = self.pick(products, calibration, budget.salient)
         place = torch.arange(grid.tokens, device=picked.device).reshape(grid.frames, -1)
@@ -176,7 +176,7 @@ class FlashVID(PreLLMMethod):
             return highest(calibration, count).sort(1).values
         scale = _reciprocal_lengths(products)
         # scales multiplied first: symmetric to the last bit, so that mutual neighbours tie
-        distances = 1 - products * (scale[:, :, None] * scale[:, None])
+        distances = (scale[:, :, None] * scale[:, None]).mul_(products).neg_().add_(1)
         distances.diagonal(dim1=1, dim2=2).zero_()
         distances *= calibration[:, None]
         return greedy_max_min(distances, count, pick_again=self.selection == "attn_div_v2").sort(1).values
@@ -192,7 +192,6 @@ class FlashVID(PreLLMMethod):
         """Link the tokens not picked, segment by segment, and say how many clusters each frame may have."""
         free = torch.ones(products.shape[:2], dtype=torch.bool, device=products.device)
         free.scatter_(1, picked, False)
-        scale = _reciprocal_lengths(products)
         linked = torch.zeros_like(free)
         parent = torch.zeros_like(free, dtype=torch.int64)
         clusters: list[int] = []
@@ -201,7 +200,9 @@ class FlashVID(PreLLMMethod):
             if stop - start == 1 and self.as_released:
                 free[part] = True
             elif stop - start > 1 and self.link_threshold < 1:
-                similarity, parent[part] = best_parents(frames[part], scale[part], free[part])
+                similarity, parent[part] = best_parents(
+                    frames[part], products[part], free[part], self.link_threshold
+                )
                 least = (budget.salient + budget.merged) * (stop - start)
                 linked[part] = link_strongest(similarity, self.link_threshold, least)
             left = (free[part] & ~linked[part]).sum(1).tolist()

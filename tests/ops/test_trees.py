@@ -9,25 +9,56 @@ import torch
 from streamprune.ops.trees import Trees, best_parents, cluster_trees, link_strongest, roots_of
 
 
-def test_best_parents_are_free_and_most_similar() -> None:
-    generator = torch.Generator().manual_seed(0)
-    frames = torch.randn(4, 20, 8, generator=generator)
-    free = torch.rand(4, 20, generator=generator) < 0.7
-    similarity, parent = best_parents(frames, 1 / frames.norm(dim=-1), free)
+def expected_parents(
+    frames: torch.Tensor, free: torch.Tensor, threshold: float
+) -> tuple[
+    np.ndarray[tuple[int, ...], np.dtype[np.float64]], np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+]:
+    """Cosine, -1 where none counts, and parent of every token, from all cosines."""
     unit = frames.double().numpy()
     unit /= np.linalg.norm(unit, axis=-1, keepdims=True)
-    assert (similarity[0] == -1).all()
-    assert (similarity[~free] == -1).all()
-    for t in range(1, 4):
+    best, parent = np.full(free.shape, -1.0), np.zeros(free.shape, dtype=np.int64)
+    for t in range(1, len(frames)):
         cosine = np.where(free[t - 1].numpy(), unit[t] @ unit[t - 1].T, -2.0)
-        rows = free[t].numpy()
-        np.testing.assert_array_equal(parent[t].numpy()[rows], cosine.argmax(1)[rows])
-        np.testing.assert_allclose(similarity[t].numpy()[rows], cosine.max(1)[rows], atol=1e-6)
+        counts = free[t].numpy() & (cosine.max(1) > threshold)
+        best[t][counts] = cosine.max(1)[counts]
+        parent[t] = cosine.argmax(1)
+    return best, parent
+
+
+@pytest.mark.parametrize("threshold", [-1.0, 0.3, 0.6, 0.8])
+@pytest.mark.parametrize("drift", [0.05, 0.5, 2.0])
+@pytest.mark.parametrize("common", [0.0, 2.0])
+@pytest.mark.parametrize("roll", [0, 3])
+def test_best_parents_are_free_and_most_similar(
+    threshold: float, drift: float, common: float, roll: int
+) -> None:
+    """Still, drifting and unrelated places, with and without a common part, moving across the grid or not."""
+    generator = torch.Generator().manual_seed(0)
+    look = torch.randn(30, 16, generator=generator) + common
+    strength = drift * torch.linspace(0, 1, 30)[:, None]
+    frames = torch.stack([look.roll(roll * t, 0) for t in range(4)])
+    frames = frames + strength * torch.randn(4, 30, 16, generator=generator)
+    free = torch.rand(4, 30, generator=generator) < 0.7
+    similarity, parent = best_parents(frames, frames @ frames.mT, free, threshold)
+    best, expected = expected_parents(frames, free, threshold)
+    np.testing.assert_allclose(similarity, best, atol=1e-5)
+    linked = best > -1
+    np.testing.assert_array_equal(parent.numpy()[linked], expected[linked])
+
+
+def test_of_equal_tokens_the_lowest_is_the_parent() -> None:
+    look = torch.randn(1, 40, generator=torch.Generator().manual_seed(0)).expand(2, 9, -1)
+    free = torch.ones(2, 9, dtype=torch.bool)
+    free[0, :2] = False
+    similarity, parent = best_parents(look, look @ look.mT, free, 0.5)
+    torch.testing.assert_close(similarity[1], torch.ones(9))
+    assert (parent[1] == 2).all()
 
 
 def test_no_parent_is_free() -> None:
     free = torch.tensor([[False, False], [True, True]])
-    similarity, _ = best_parents(torch.ones(2, 2, 3), torch.full((2, 2), 3**-0.5), free)
+    similarity, _ = best_parents(torch.ones(2, 2, 3), torch.full((2, 2, 2), 3.0), free, 0.0)
     assert torch.equal(similarity, torch.full((2, 2), -1.0))
     assert not link_strongest(similarity, -1.0, 0).any()
 
