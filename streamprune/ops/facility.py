@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 # candidates brought up to date at a time
-_REFRESHED = 8
+_REFRESHED = 32
 # additions closer than this are equal
 _SAME = 2.0**-30
 
@@ -27,7 +27,7 @@ def greedy_facility(similarities: torch.Tensor, bonus: torch.Tensor, count: int)
         index. No token is picked twice.
     """
     # symmetric to the last bit, or rounding would decide between two tokens that would cover only each other
-    similar = (similarities + similarities.mT).double() / 2
+    similar = (similarities + similarities.mT).double().div_(2)
     bonus = bonus.double()
     size, tokens = bonus.shape
     batch = torch.arange(size, device=bonus.device)
