@@ -48,6 +48,7 @@ def _leader(
     """(batch,) the candidates that add most; bounds in ``gain`` are lowered to what is true as needed."""
     batch = torch.arange(len(gain), device=gain.device)
     fresh = torch.zeros_like(gain, dtype=torch.bool)
+    first_row = batch[:, None] * gain.shape[1]
     some = min(_REFRESHED, gain.shape[1])
     while True:
         leader = gain.argmax(1)
@@ -56,8 +57,8 @@ def _leader(
         # which of equal candidates come first does not matter: all of them lead until they are fresh
         place = gain.masked_fill(fresh, -float("inf")).topk(some).indices
         place[:, 0] = torch.where(fresh[batch, leader], place[:, 0], leader)
-        rows = similar[batch[:, None], place]
-        added = _rounded((rows - covered[:, None]).clamp_(min=0).sum(-1) + bonus.gather(1, place))
+        rows = similar.flatten(0, 1).index_select(0, (place + first_row).flatten()).reshape(*place.shape, -1)
+        added = _rounded(rows.sub_(covered[:, None]).clamp_(min=0).sum(-1) + bonus.gather(1, place))
         picked = gain.gather(1, place) == -float("inf")
         gain.scatter_(1, place, added.masked_fill(picked, -float("inf")))
         fresh.scatter_(1, place, True)
