@@ -9,7 +9,7 @@ from streamprune.budget import Budget
 from streamprune.errors import InvalidTypeError, InvalidValueError, SignalError
 from streamprune.pre_llm.base import PreLLMMethod
 from streamprune.registry import build_method
-from streamprune.tokens import Reduction, VisualTokens
+from streamprune.tokens import Reduction, VisualTokens, all_finite
 
 if TYPE_CHECKING:
     import torch
@@ -134,12 +134,9 @@ def run_reducer(method: Reducer, tokens: VisualTokens) -> Reduction:
     """
     import torch
 
-    # one pass over the data; a sum is NaN or infinite exactly when a value is (float32 sums of finite
-    # half-precision features cannot overflow)
-    if not bool(torch.isfinite(tokens.features.sum(dtype=torch.float32))):
+    if not all_finite(tokens.features):
         bad = int((~torch.isfinite(tokens.features)).any(-1).sum())
-        if bad:
-            raise InvalidValueError(f"features must be finite; {bad} of {len(tokens)} tokens hold NaN or inf")
+        raise InvalidValueError(f"features must be finite; {bad} of {len(tokens)} tokens hold NaN or inf")
     if _keeps_everything(method, tokens):
         return Reduction.identity(tokens)
     reduction = method.reduce(tokens)

@@ -148,9 +148,21 @@ class VisualTokens:
         got = tuple(value.shape)
         if len(got) != len(shape) or any(n is not None and n != g for n, g in zip(shape, got, strict=True)):
             raise SignalError(f"signal {name!r} must have shape {wanted}, got {got}")
-        if not bool(torch.isfinite(value).all()):
+        if not all_finite(value):
             raise SignalError(f"signal {name!r} must be finite; it holds NaN or inf")
         return value
+
+
+def all_finite(values: torch.Tensor) -> bool:
+    """Whether no value is NaN or infinite.
+
+    One pass that adds up: the sum is NaN or infinite when a value is; a sum that overflowed without one is
+    looked at value by value.
+    """
+    import torch
+
+    total = values.sum(dtype=torch.float32) if values.is_floating_point() else values.new_zeros(())
+    return bool(torch.isfinite(total)) or bool(torch.isfinite(values).all())
 
 
 def _check_times(pts_seconds: object, frames: int) -> None:

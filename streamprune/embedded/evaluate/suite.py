@@ -95,14 +95,21 @@ class Suite:
         """Figures of ``recipe``, or of the oracle (None) at ``keep_ratio``, over all clips."""
         verdicts: list[Verdict] = []
         kept: list[int] = []
-        label = ORACLE if recipe is None else recipe.name
-        for number, (clip, encoded) in enumerate(zip(self.clips, self.encoded, strict=True)):
-            for questions, reduction in self._reductions(recipe, keep_ratio, clip, encoded):
-                verdicts += self._ask(clip, questions, reduction)
-                kept.append(len(reduction))
-            if self.progress is not None:
-                self.progress(f"{label} {keep_ratio:g}", number + 1, len(self.clips))
+        for _, reduction, found in self.answers(recipe, keep_ratio):
+            verdicts += found
+            kept.append(len(reduction))
         return _figures(verdicts) | {"tokens_kept": round(float(np.mean(kept)), 2)}
+
+    def answers(
+        self, recipe: Recipe | None, keep_ratio: float
+    ) -> Iterator[tuple[Clip, Reduction, list[Verdict]]]:
+        """What ``recipe`` (None: the oracle) leaves of every clip, and how its questions are answered."""
+        label = ORACLE if recipe is None else recipe.name
+        for done, (clip, encoded) in enumerate(zip(self.clips, self.encoded, strict=True), 1):
+            for questions, reduction in self._reductions(recipe, keep_ratio, clip, encoded):
+                yield clip, reduction, self._ask(clip, questions, reduction)
+            if self.progress is not None:
+                self.progress(f"{label} {keep_ratio:g}", done, len(self.clips))
 
     def _reductions(
         self, recipe: Recipe | None, keep_ratio: float, clip: Clip, encoded: EncodedFrames
