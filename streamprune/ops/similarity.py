@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-# rows of one triangular product: fewer waste the matrix unit, more compute the mirrored half twice
-_GRAM_ROWS = 66
+# rows of one block of a symmetric product: fewer waste the matrix unit, more compute mirrored pairs twice
+_GRAM_ROWS = 128
 # multiplications from which on preparing a oneDNN product pays
 _ONEDNN_FROM = 2**22
 
@@ -28,23 +28,41 @@ def inner_products(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
     Large products on a CPU run in oneDNN: with torch's default BLAS they take up to twice as long on AMD.
     """
-    large = left.shape[0] * right.shape[0] * left.shape[1] >= _ONEDNN_FROM
-    if large and left.device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        products = torch.nn.functional.linear(left.detach().to_mkldnn(), right.detach().to_mkldnn())
-        return products.to_dense()
-    return left @ right.T
+    if left.shape[0] * right.shape[0] * left.shape[1] < _ONEDNN_FROM:
+        return left @ right.T
+    return _product(_pack(left), _pack(right))
 
 
 def gram(values: torch.Tensor) -> torch.Tensor:
     """(rows, rows) float32 inner products of the rows of (rows, channels), each pair computed once."""
     values = values.float()
-    rows = values.shape[0]
+    rows, channels = values.shape
     products = values.new_empty(rows, rows)
-    for start in range(0, rows, _GRAM_ROWS):
-        block = inner_products(values[start : start + _GRAM_ROWS], values[start:])
-        products[start : start + _GRAM_ROWS, start:] = block
-        products[start:, start : start + _GRAM_ROWS] = block.T
+    parts = torch.split(values, _GRAM_ROWS)
+    if len(parts[0]) ** 2 * channels >= _ONEDNN_FROM:
+        parts = tuple(_pack(part) for part in parts)
+    for i, left in enumerate(parts):
+        for j, right in enumerate(parts[i:], i):
+            block = _product(left, right)
+            top, start = i * _GRAM_ROWS, j * _GRAM_ROWS
+            products[top : top + block.shape[0], start : start + block.shape[1]] = block
+            if i != j:
+                products[start : start + block.shape[1], top : top + block.shape[0]] = block.T
     return products
+
+
+def _pack(matrix: torch.Tensor) -> torch.Tensor:
+    """The float32 ``matrix`` as oneDNN takes it, where there is oneDNN."""
+    if matrix.device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return matrix.detach().to_mkldnn()
+    return matrix
+
+
+def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Every row of one matrix times every row of the other, both packed or neither."""
+    if left.is_mkldnn:
+        return torch.nn.functional.linear(left, right).to_dense()
+    return left @ right.T
 
 
 def frame_grams(values: torch.Tensor) -> torch.Tensor:
