@@ -58,7 +58,8 @@ class CosineRows:
 
     def between(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         """(len(left), len(right)) float32 distances; infinite where both sides are the same row."""
-        products = inner_products(self.rows[left], self.rows[right])
+        left_rows = self.rows[left]
+        products = inner_products(left_rows, left_rows if right is left else self.rows[right])
         distances = products.mul_(self._scale[left, None]).mul_(self._scale[right]).neg_().add_(1)
         return distances.masked_fill_(left[:, None] == right, float("inf"))
 
