@@ -68,7 +68,8 @@ def best_parents(
         token, other = frames[frame].float(), frames[frame - 1].float()
         same = row_products(token, other) * scale[frame] * scale[frame - 1]
         best = torch.where(free[frame - 1], same, _NONE)
-        doubt = _upper_bounds(before, here, same) > best.clamp(min=threshold)[:, None] - _SLACK
+        least = best.clamp(min=threshold) - _SLACK
+        doubt = _upper_bounds(before, here, same) > least[:, None]
         doubt &= free[frame - 1]
         doubt &= free[frame, :, None]
         doubt.fill_diagonal_(False)
@@ -90,8 +91,8 @@ def best_parents(
 
 def _cosine_and_sine(products: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Of the angles between the tokens of one frame, from (n, n) products and (n,) 1 / lengths."""
-    cosine = products * (scale[:, None] * scale)
-    return cosine, (1 - cosine.square()).clamp_(min=0).sqrt_()
+    cosine = (scale[:, None] * scale).mul_(products)
+    return cosine, cosine.square().neg_().add_(1).clamp_(min=0).sqrt_()
 
 
 def _upper_bounds(
@@ -104,9 +105,9 @@ def _upper_bounds(
         same: (n,) cosine of each token with the same place of the frame before.
     """
     sine = (1 - same.square()).clamp(min=0).sqrt()
-    by_own_place = before[0] * same[:, None] + before[1] * sine[:, None]
-    by_other_place = here[0] * same + here[1] * sine
-    return torch.minimum(by_own_place, by_other_place)
+    by_own_place = (before[0] * same[:, None]).addcmul_(before[1], sine[:, None])
+    by_other_place = (here[0] * same).addcmul_(here[1], sine)
+    return torch.minimum(by_own_place, by_other_place, out=by_own_place)
 
 
 def link_strongest(similarity: torch.Tensor, threshold: float, least_roots: int) -> torch.Tensor:

@@ -78,7 +78,7 @@ def prunevid(case: Case) -> None:
         neighbors=hp["k"],
     )
     frames = features.flatten(1, 2)
-    labels = cluster_labels(frames.mean(1), int(grid.frames * hp["gamma"]), hp["k"])
+    labels = cluster_labels(frames.mean(1), max(1, int(grid.frames * hp["gamma"])), hp["k"])
     settled = settle_labels(labels)
     if case.exact:
         case.same("labels_raw", labels)
