@@ -3,9 +3,10 @@
 The plain rule asks for one matrix-vector product per pick, and for every distance there is to find the first.
 Here products are taken in blocks and only where a bound leaves doubt; the picks are those of the plain rule.
 
-Rounding: the sums in a float32 product err by some 1e-7, differently for every shape of product. Distances
-closer than ``_TIED`` are therefore compared again with cosines summed in float64 and then rounded to float32;
-equal ones are a tie, which goes to the lower index. (Of more than ``_FINALISTS`` the first are compared.)
+Rounding: the sums in a float32 product err by up to some 1e-6 where rows are alike, differently for every
+shape of product. Distances closer than that (:func:`_doubt`) are therefore compared again with cosines summed
+in float64 and then rounded to float32; equal ones are a tie, which goes to the lower index. (Of more than
+``_FINALISTS`` the first are compared.)
 """
 
 from __future__ import annotations
@@ -15,11 +16,10 @@ import torch
 from streamprune.ops.cosines import CosineRows
 from streamprune.ops.selection import highest
 
-# float32 distances closer than this may be in the wrong order
-_TIED = 5e-7
 # a distance below this is that of a copy
-_COPY = 1e-6
-_FINALISTS = 16
+_COPY = 2e-6
+# tokens that may be the farthest looked at, and those compared carefully after copies of the first are out
+_CONTENDERS, _FINALISTS = 256, 16
 # candidates between which all distances are known while picks are made
 _POOL = 256
 # tokens that a search for the first pick compares with at a time, and candidates it settles at a time
@@ -73,42 +73,46 @@ def _picks_from_pool(rows: CosineRows, nearest: torch.Tensor, picked: torch.Tens
     ranked = highest((nearest / _COPY).round(), len(nearest))
     pool, outside = ranked[:_POOL].sort().values, ranked[_POOL:]
     bound = float(nearest[outside].max()) if len(outside) else -float("inf")
-    # outside tokens this far are tied with a pick of the same distance; the lower index goes first
-    first_outside = int(outside[nearest[outside] >= bound - _TIED].min()) if len(outside) else len(nearest)
     distances, left = rows.between(pool, pool), nearest[pool]
     picks: list[int] = []
     while len(picks) < wanted:
         best = float(left.max())
-        if best < _COPY:
+        doubt = _doubt(best)
+        if picks and (best < _COPY or bound > best + doubt):
             break
-        tied = (left >= best - _TIED).nonzero()[:, 0]
-        place = int(tied[0])
-        if len(tied) > 1:
-            known = torch.cat([picked, torch.tensor(picks, dtype=torch.int64, device=picked.device)])
-            place = int(tied[_farthest(rows, pool[tied[:_FINALISTS]], known)])
-        if (
-            picks
-            and best <= bound + _TIED
-            and not (best >= bound - _TIED and int(pool[place]) < first_outside)
-        ):
-            break
-        picks.append(int(pool[place]))
+        contenders = pool[left >= best - doubt]
+        if bound >= best - doubt:
+            contenders = torch.cat([contenders, outside[nearest[outside] >= best - doubt]]).sort().values
+        pick = int(contenders[0])
+        if len(contenders) > 1:
+            known = torch.cat([picked, picked.new_tensor(picks)])
+            pick = int(contenders[_farthest(rows, contenders, known)])
+        picks.append(pick)
+        place = int(torch.searchsorted(pool, pick))
+        if place == len(pool) or int(pool[place]) != pick:
+            break  # from outside: its distances are not known
         left = torch.minimum(left, distances[place])
         left[place] = -float("inf")
     return picks
 
 
+def _doubt(distance: float) -> float:
+    """How close to this another float32 distance must be for the two to be possibly in the wrong order."""
+    return 2.5e-7 + 2e-6 * abs(1 - distance)
+
+
 def _farthest(rows: CosineRows, finalists: torch.Tensor, others: torch.Tensor) -> int:
     """Which of a few tokens, ascending, is the farthest from its nearest among ``others`` but itself."""
-    candidates = rows.rows[finalists]
+    candidates = rows.rows[finalists[:_CONTENDERS]]
     distinct = (candidates != candidates[:1]).any(-1)
     distinct[0] = True
-    place = distinct.nonzero()[:, 0]
+    place = distinct.nonzero()[:_FINALISTS, 0]
     if len(place) == 1:
         return 0
     finalists = finalists[place]
     distances = rows.between(finalists, others)
-    decisive = (distances <= distances.amin(1, keepdim=True) + 2 * _TIED).any(0)
+    closest = distances.amin(1, keepdim=True)
+    decisive = (distances <= closest + 2 * _doubt(float(closest.min()))).any(0)
     careful = rows.carefully_between(finalists, others[decisive])
     return int(place[careful.amin(1).argmax()])
 
@@ -169,7 +173,8 @@ class _Isolation:
     def settle(self, chosen: torch.Tensor) -> None:
         """Compare ``chosen`` with every token."""
         own, of_others = self.rows.to_nearest(chosen)
-        self.bound = torch.minimum(self.bound, of_others)
+        # what is settled stays as it is: the same distance comes out a little different in another product
+        self.bound = torch.where(self.settled, self.bound, torch.minimum(self.bound, of_others))
         self.bound[chosen] = own
         self.settled[chosen] = True
         self.compared[chosen] = True
@@ -181,17 +186,19 @@ class _Isolation:
         if 0 in (len(chosen), len(self.alive)):
             return
         distances = self.rows.between(chosen, self.alive)
-        self.bound[self.alive] = torch.minimum(self.bound[self.alive], distances.amin(0))
-        self.bound[chosen] = torch.minimum(self.bound[chosen], distances.amin(1))
+        lower = self.bound.clone()
+        lower[self.alive] = torch.minimum(lower[self.alive], distances.amin(0))
+        lower[chosen] = torch.minimum(lower[chosen], distances.amin(1))
+        self.bound = torch.where(self.settled, self.bound, lower)
         self.compared[chosen] = True
         self._exclude()
 
     def _exclude(self) -> None:
-        self.alive = self.alive[self.bound[self.alive] >= self.best - _TIED]
+        self.alive = self.alive[self.bound[self.alive] >= self.best - _doubt(self.best)]
 
     def winner(self) -> int:
         """The most isolated token; 0 when each has a copy."""
-        finalists = self.alive[:_FINALISTS]
+        finalists = self.alive
         if len(finalists) == 0 or self.best <= _COPY:
             return 0
         return int(

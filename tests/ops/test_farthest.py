@@ -16,7 +16,7 @@ def plain_picks(values: torch.Tensor, count: int) -> list[int]:
     length = np.linalg.norm(exact, axis=1, keepdims=True)
     unit = exact / np.where(length > 0, length, 1)
     distances = np.float32(1) - (unit @ unit.T).astype(np.float32)
-    distances[distances < 1e-6] = 0
+    distances[distances < 2e-6] = 0
     np.fill_diagonal(distances, np.inf)
     isolation = distances.min(0)
     picks = [int(isolation.argmax()) if len(values) > 1 else 0]
