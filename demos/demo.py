@@ -18,7 +18,7 @@ from rich.table import Table
 import streamprune as sp
 from streamprune.embedded import world
 
-RECIPE, KEEP_RATIO = "fastvid", 0.1
+RECIPE, KEEP_RATIO = "streamprune", 0.1
 console = Console(highlight=False, width=110)
 
 

@@ -1,0 +1,65 @@
+"""Write demos/RESULTS.md from the recorded results, so that no figure is typed by hand.
+
+python demos/write_results.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from streamprune.report.retention import groups_markdown, retention_markdown
+from streamprune.report.speed import speed_markdown
+
+RESULTS = Path(__file__).parent / "results"
+TEMPLATE = RESULTS / "page.template.md"
+PAGE = Path(__file__).parent / "RESULTS.md"
+
+
+def read(name: str) -> dict[str, Any]:
+    """One record."""
+    record: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return record
+
+
+def page() -> str:
+    """The whole page."""
+    losses, why, speed = read("reducer_losses"), read("global_questions"), read("reducer_speed")
+    full = losses["full"]
+    return TEMPLATE.read_text(encoding="utf-8").format(
+        questions=f"{losses['questions']:,}",
+        frames=losses["frames"],
+        tokens=losses["tokens"],
+        full=_share(full),
+        all=retention_markdown(losses),
+        tenth=groups_markdown(losses, 0.1),
+        twentieth=groups_markdown(losses, 0.05),
+        losses_command=losses["command"],
+        losses_when=_when(losses),
+        recipes=", ".join(why["recipes"]),
+        motion=_shares(why["motion"]),
+        count=_shares(why["count"]),
+        cuts=_shares(why["cuts"]),
+        table=speed_markdown(speed["rows"]),
+        speed_command=speed["command"],
+        speed_when=_when(speed),
+    )
+
+
+def _shares(entries: dict[str, Any]) -> str:
+    rows = [f"| {key} | {_share(entry)} | {entry['count']} |" for key, entry in entries.items()]
+    return "\n".join(["| what is left | right | questions |", "| --- | --: | --: |", *rows]) + "\n"
+
+
+def _share(entry: dict[str, Any]) -> str:
+    return f"{100 * entry['accuracy']:.1f} ({100 * entry['low']:.1f}-{100 * entry['high']:.1f})"
+
+
+def _when(record: dict[str, Any]) -> str:
+    return f"{record['date']}, {record['processor']}, {record['cores']} cores, torch {record['torch']}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"written: {PAGE}")
