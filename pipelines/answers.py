@@ -23,15 +23,18 @@ class Stats:
         tokens_kept: visual tokens that entered the language model.
         prompt_tokens: everything that entered it, with template, question and separators.
         new_tokens: tokens of the answer, the end token included.
-        decode_ms: reading and decoding the frames.
+        decode_ms: reading and decoding the frames, those that were only looked at to choose from included;
+            likewise in the next two.
         preprocess_ms: resizing and normalising them.
         tower_share: share of the tokens, over all layers of the vision tower, that went through it; below 1
             with an encoder method.
         encode_ms: the vision tower, once more for signals that were computed after encoding.
+        choose_ms: choosing frames, beyond decoding and encoding the candidates; 0 for most frame methods.
         reduce_ms: choosing and merging tokens, with the signals of the question that the method reads.
         prefill_ms: from the prompt to the first new token.
         generate_ms: from the first new token to the last.
-        reduce_flops: operations of the language model for those signals, 0 for most methods.
+        reduce_flops: operations of the language model for those signals, and for choosing frames by the
+            question; 0 for most methods.
         prefill_flops: operations of the language model for the prompt, see ``metrics.flops``.
         decode_flops: operations of the language model for the answer.
         kv_bytes: storage behind the key-value cache after the answer.
@@ -47,6 +50,7 @@ class Stats:
     decode_ms: float
     preprocess_ms: float
     encode_ms: float
+    choose_ms: float
     reduce_ms: float
     prefill_ms: float
     generate_ms: float

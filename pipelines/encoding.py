@@ -12,7 +12,7 @@ from streamprune.errors import SourceFormatError
 from streamprune.frames import FrameMethod
 from streamprune.frames.content import ContentMethod
 from streamprune.models.base import EncodedFrames, VideoFamily
-from streamprune.pipelines.previews import FirstLook
+from streamprune.pipelines.previews import ChosenTimes, FirstLook
 from streamprune.pipelines.shown import ShownFrames
 from streamprune.pipelines.stopwatch import Stopwatch
 from streamprune.readers import Frame, Source, open_source
@@ -33,7 +33,9 @@ class EncodedVideo:
         tokens: features, grid, signals and times.
         source: name of where it came from.
         warnings: what the reader lost or had to guess.
-        decode_ms, preprocess_ms, encode_ms: what it took.
+        decode_ms, preprocess_ms, encode_ms: what it took, with the candidates that frames were chosen from.
+        choose_ms: what choosing frames took beyond that.
+        choose_tokens: length of the prompt that the language model read to choose them, 0 for none.
         encoder: the method that worked inside the vision tower, None when none did.
         tower_share: share of the tokens, over all layers of the tower, that went through it.
     """
@@ -44,6 +46,8 @@ class EncodedVideo:
     decode_ms: float
     preprocess_ms: float
     encode_ms: float
+    choose_ms: float = 0.0
+    choose_tokens: int = 0
     encoder: EncoderMethod | None = None
     tower_share: float = 1.0
 
@@ -111,8 +115,8 @@ def encode_video(
     parts: list[EncodedFrames] = []
     pts_seconds: list[float] = []
     try:
-        times = _times(family, source, method, question, watch, how)
-        for frames in _decode(source, times, watch, how):
+        chosen = _choose(family, source, method, question, watch, how)
+        for frames in _decode(source, chosen.times_seconds, watch, how):
             # a time at the border of two chunks may show the same frame twice
             fresh = [frame for frame in frames if not pts_seconds or frame.pts_seconds > pts_seconds[-1]]
             pts_seconds += [frame.pts_seconds for frame in fresh]
@@ -125,7 +129,7 @@ def encode_video(
             source.close()
     if not parts:
         raise SourceFormatError(
-            f"{source.info.source}: none of the {len(times)} frames asked for can be shown"
+            f"{source.info.source}: none of the {len(chosen.times_seconds)} frames asked for can be shown"
         )
     encoded = EncodedFrames.join(parts)
     return EncodedVideo(
@@ -135,27 +139,31 @@ def encode_video(
         decode_ms=watch.ms["decode"],
         preprocess_ms=watch.ms["preprocess"],
         encode_ms=watch.ms["encode"],
+        choose_ms=watch.ms.get("choose", 0.0),
+        choose_tokens=chosen.read_tokens,
         encoder=how.encoder,
         tower_share=encoded.tower_share,
     )
 
 
-def _times(
+def _choose(
     family: VideoFamily,
     source: Source,
     method: FrameMethod,
     question: str | None,
     watch: Stopwatch,
     how: Encoding,
-) -> list[float]:
-    """Seconds to look at; a method that decides by what is in the video has a first look."""
+) -> ChosenTimes:
+    """Where to look; a method that decides by what is in the video has a first look."""
     if not isinstance(method, ContentMethod):
-        return method.times(source.info, source.keyframes() if "keyframes" in method.needs else None)
+        keyframes = source.keyframes() if "keyframes" in method.needs else None
+        return ChosenTimes(method.times(source.info, keyframes))
     shown = ShownFrames(family, how.encoder, watch)
     first_look = FirstLook(
         family,
         lambda times: _decode(source, times, watch, how),
         lambda frames, signals: _encode(shown, frames, signals, how),
+        watch,
     )
     return first_look.choose(source, method, question)
 

@@ -40,6 +40,7 @@ def stats_of(shape: DecoderShape, job: Job, reduced: Reduced, prompt: Prompt, ou
     """What one answer took."""
     video, reduction, signals = job.video, reduced.reduction, job.video.tokens.signals
     late_ms = signals.late_ms(job.request.needs()) if isinstance(signals, Signals) else 0.0
+    choose_flops = shape.prefill_flops(video.choose_tokens) if video.choose_tokens else 0
     new_tokens = len(out.token_ids)
     return Stats(
         frames=reduction.grid.frames,
@@ -51,10 +52,11 @@ def stats_of(shape: DecoderShape, job: Job, reduced: Reduced, prompt: Prompt, ou
         decode_ms=video.decode_ms,
         preprocess_ms=video.preprocess_ms,
         encode_ms=video.encode_ms + late_ms,
+        choose_ms=video.choose_ms,
         reduce_ms=reduced.ms,
         prefill_ms=1000 * out.prefill_seconds,
         generate_ms=1000 * out.generate_seconds,
-        reduce_flops=reduced.flops,
+        reduce_flops=reduced.flops + choose_flops,
         prefill_flops=shape.prefill_flops(len(prompt)),
         decode_flops=shape.decode_flops(len(prompt), new_tokens),
         kv_bytes=kv_bytes(out.cache),

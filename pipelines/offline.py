@@ -18,6 +18,7 @@ from streamprune.errors import InvalidTypeError, InvalidValueError
 from streamprune.metrics.flops import DecoderShape
 from streamprune.metrics.memory import PeakMemory
 from streamprune.models.base import VideoFamily
+from streamprune.models.chat_template import check_question
 from streamprune.models.generation import check_context, generate
 from streamprune.models.loading import load_model
 from streamprune.models.question_signals import with_question
@@ -39,6 +40,7 @@ from streamprune.reduce import Reducer, run_reducer
 if TYPE_CHECKING:
     import torch
 
+    from streamprune.frames import FrameMethod
     from streamprune.models.positions import PositionRule
     from streamprune.recipe import Recipe
 
@@ -84,7 +86,7 @@ class VideoLLM:
         video: Any,
         *,
         recipe: str | Path | Recipe | None = None,
-        frames: str | None = None,
+        frames: str | FrameMethod | None = None,
         num_frames: int | None = None,
         fps: float | Fraction | None = None,
         start_seconds: float | None = None,
@@ -109,6 +111,8 @@ class VideoLLM:
         looks = FrameRequest(chosen, num_frames, fps, start_seconds, end_seconds, frames)
         if isinstance(signals, str):
             raise InvalidTypeError(f"signals must be a list of names, got the text {signals!r}")
+        if question is not None:
+            check_question(question)
         wanted = None if signals is None else tuple(signals)
         how = self._how(chosen, backend, frames_per_batch, progress)
         method = looks.method(self.family.default_num_frames)
@@ -138,7 +142,7 @@ class VideoLLM:
         recipe: str | Path | Recipe | None = None,
         keep_ratio: float | None = None,
         keep_tokens: int | None = None,
-        frames: str | None = None,
+        frames: str | FrameMethod | None = None,
         num_frames: int | None = None,
         fps: float | Fraction | None = None,
         start_seconds: float | None = None,
@@ -161,7 +165,7 @@ class VideoLLM:
             recipe: name of a method or recipe, a path to a .toml file, or a Recipe; None keeps every token.
             keep_ratio: share of the visual tokens KEPT, in (0, 1].
             keep_tokens: number of visual tokens kept; give one of the two.
-            frames: name of a frames method, used in place of the recipe's.
+            frames: a frames method, or the name of one, used in place of the recipe's.
             num_frames: so many (with ``fps``: at most so many); default: what suits the model.
             fps: so many frames a second. start_seconds, end_seconds: look only at this part.
             max_new_tokens: longest answer.
@@ -209,8 +213,8 @@ class VideoLLM:
         if isinstance(video, EncodedVideo):
             if frames.says_something:
                 raise InvalidValueError(
-                    "num_frames, fps, start_seconds and end_seconds cannot be given with an EncodedVideo, "
-                    "whose frames are chosen already"
+                    "frames, num_frames, fps, start_seconds and end_seconds cannot be given with an "
+                    "EncodedVideo, whose frames are chosen already"
                 )
             if how.encoder not in (None, video.encoder):
                 raise InvalidValueError(

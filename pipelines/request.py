@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
@@ -42,7 +42,8 @@ class FrameRequest:
         fps: so many a second.
         start_seconds: look at nothing before this; None is the beginning.
         end_seconds: look at nothing from this on; None is the end.
-        frames: name of a frames method, in place of the recipe's.
+        frames: a frames method or the name of one, in place of the recipe's; ``num_frames`` and the window
+            replace its own where they are given.
     """
 
     recipe: Recipe
@@ -50,13 +51,19 @@ class FrameRequest:
     fps: float | Fraction | None = None
     start_seconds: float | None = None
     end_seconds: float | None = None
-    frames: str | None = None
+    frames: str | FrameMethod | None = None
 
     def __post_init__(self) -> None:
+        if self.frames is not None and not isinstance(self.frames, str | FrameMethod):
+            raise InvalidTypeError(
+                f"frames must be a frames method or the name of one, got {self.frames!r}; "
+                "num_frames= says how many"
+            )
         self.method(1)
         if self.frames is not None and self.fps is not None:
             raise InvalidValueError(
-                f"frames={self.frames!r} and fps both say where to look; give one, and num_frames if you like"
+                f"frames={self.frames!r} and fps={self.fps!r} both say where to look; give one, and "
+                "num_frames if you like"
             )
 
     @property
@@ -71,7 +78,7 @@ class FrameRequest:
         return any(value is not None for value in chosen)
 
     def method(self, default_num_frames: int) -> FrameMethod:
-        """The frames method; ``default_num_frames`` evenly spread ones when nothing was said."""
+        """The frames method; ``default_num_frames`` where it must be told a number and was told none."""
         window: dict[str, Any] = {
             name: value
             for name, value in (("start_seconds", self.start_seconds), ("end_seconds", self.end_seconds))
@@ -79,21 +86,34 @@ class FrameRequest:
         }
         if self.fps is not None:
             return Fps(fps=self.fps, max_frames=self.num_frames, **window)
-        choice = self.recipe.stages.get("frames") if self.frames is None else Choice(self.frames)
-        known: set[str] = set()
-        if choice is not None:
-            known = {field.name for field in fields(get_method("frames", choice.method).load())}
+        if isinstance(self.frames, FrameMethod):
+            return replace(self.frames, **window, **_count(type(self.frames), self.num_frames))
         count = default_num_frames if self.num_frames is None else self.num_frames
-        replaced = self.frames is None and self.num_frames is not None and "num_frames" not in known
-        if choice is None or replaced:
+        choice = self.recipe.stages.get("frames") if self.frames is None else Choice(self.frames)
+        if choice is None:
             return Uniform(num_frames=count, **window)
-        options = {**choice.options, **window}
-        if "num_frames" in known and (self.num_frames is not None or self.frames is not None):
-            options["num_frames"] = count
-        elif "max_frames" in known and self.num_frames is not None:
-            options["max_frames"] = count
+        cls = get_method("frames", choice.method).load()
+        takes_number = "num_frames" in _options(cls)
+        if self.frames is None and self.num_frames is not None and not takes_number:
+            return Uniform(num_frames=count, **window)
+        told = count if self.frames is not None and takes_number else self.num_frames
+        options = {**choice.options, **window, **_count(cls, told)}
         built: FrameMethod = build_method("frames", choice.method, options)
         return built
+
+
+def _options(cls: type) -> set[str]:
+    return {option.name for option in fields(cls)}
+
+
+def _count(cls: type, count: int | None) -> dict[str, int]:
+    """``count`` as the option by which a frames method takes it."""
+    if count is None:
+        return {}
+    option = next((name for name in ("num_frames", "max_frames") if name in _options(cls)), None)
+    if option is None:
+        raise InvalidValueError(f"{cls.__name__} takes no number of frames; leave out num_frames={count!r}")
+    return {option: count}
 
 
 @dataclass(frozen=True)

@@ -230,4 +230,6 @@ ROWS = (
     _row("pre_llm", "catp", "pre_llm.catp:CATP", source="arXiv 2508.07871", causal=True,
          needs=("image_embeds", "text_embeds"),
          summary="tokens that represent their frame and fit the text (stage 1)"),
+    _row("pre_llm", "llava_scissor", "pre_llm.llava_scissor:LLaVAScissor", source="arXiv 2506.21862",
+         summary="connected components in frames, then over the clip"),
 )  # fmt: skip

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 
 from streamprune.errors import InvalidTypeError, InvalidValueError
 
 
 def check_count(name: str, value: object, *, least: int = 1) -> None:
     """Refuse anything but an integer of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise InvalidTypeError(f"{name} must be an integer of at least {least}, got {value!r}")
-    if value < least:
+    if int(value) < least:
         raise InvalidValueError(f"{name} must be at least {least}, got {value}")
 
 

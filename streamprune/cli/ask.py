@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -33,7 +34,9 @@ def ask(
     frames: Annotated[
         str | None, typer.Option(help="How frames are chosen: a frames method; see 'streamprune methods'.")
     ] = None,
-    num_frames: Annotated[int | None, typer.Option(help="Frames to look at, evenly spread.")] = None,
+    num_frames: Annotated[
+        int | None, typer.Option(help="Frames to look at; evenly spread without --frames.")
+    ] = None,
     fps: Annotated[float | None, typer.Option(help="Frames per second to look at.")] = None,
     start_seconds: Annotated[float | None, typer.Option(help="Look from here.")] = None,
     end_seconds: Annotated[float | None, typer.Option(help="Look until here.")] = None,
@@ -76,14 +79,17 @@ def ask(
             for column, request in zip(answers, requests, strict=True):
                 column += _answer(vlm, encoded, replace(request, questions=group))
             report("answer", len(answers[-1]), len(questions))
-    for warning in answers[0][0].warnings:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(
-            Text(f"Warning: {video}: {warning}", style="yellow")
-        )
+    _warn(video, answers[0][0].warnings)
     if as_json:
         print(json.dumps(_json(video, model, questions, recipes, answers), indent=2))
     else:
         _show(questions, recipes, answers)
+
+
+def _warn(video: str, warnings: Sequence[str]) -> None:
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    for warning in warnings:
+        console.print(Text(f"Warning: {video}: {warning}", style="yellow"))
 
 
 def _at_same_budget(other: Recipe, chosen: Recipe) -> Recipe:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import ClassVar
 
-from streamprune.errors import InvalidTypeError, InvalidValueError
+from streamprune.errors import InvalidValueError
 from streamprune.readers.base import VideoInfo, check_window
 
 
@@ -47,14 +46,6 @@ class FrameMethod(ABC):
                 f"start_seconds={self.start_seconds:g} is after the end of {info.source} ({duration:.2f} s)"
             )
         return self.start_seconds, duration if self.end_seconds is None else min(self.end_seconds, duration)
-
-
-def check_count(name: str, value: object) -> None:
-    """Refuse anything but an integer of 1 or more."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise InvalidTypeError(f"{name} must be an integer of 1 or more, got {value!r}")
-    if value < 1:
-        raise InvalidValueError(f"{name} must be 1 or more, got {value}")
 
 
 def spread(num_items: int, num_kept: int) -> list[int]:

@@ -11,12 +11,22 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from streamprune.checks import check_count
 from streamprune.errors import InvalidTypeError, InvalidValueError, SignalError
-from streamprune.frames.base import FrameMethod, check_count, spread
+from streamprune.frames.base import FrameMethod, spread
 from streamprune.frames.fps import Fps
-from streamprune.readers.base import VideoInfo
+from streamprune.frames.uniform import Uniform
+from streamprune.readers.base import VideoInfo, as_rgb_image, check_fps
 
 Floats = NDArray[np.floating[Any]]
+
+_AXES = {
+    "frame_features": 2,
+    "mean_features": 2,
+    "token_features": 3,
+    "encoder_features": 3,
+    "relevance": 1,
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,34 +36,40 @@ class Previews:
     Args:
         times_seconds: when each candidate is shown, ascending.
         images: one small uint8 (rows, cols, 3) picture per candidate.
-        frame_features: (frames, width), one vector per candidate.
-        token_features: (frames, tokens, channels).
-        relevance: (frames,) how much a candidate has to do with the question, from 0 on.
+        frame_features: (frames, width), one vector per candidate, as a model sums up a picture.
+        mean_features: (frames, channels), mean over the tokens of each candidate.
+        token_features: (frames, tokens, channels), as they enter the language model.
+        encoder_features: (frames, tokens, width), as they leave the vision tower.
+        relevance: (frames,) how much a candidate has to do with the question; higher is more.
     """
 
     times_seconds: Sequence[float]
     images: Sequence[NDArray[np.uint8]] | None = None
     frame_features: Floats | None = None
+    mean_features: Floats | None = None
     token_features: Floats | None = None
+    encoder_features: Floats | None = None
     relevance: Floats | None = None
 
     def __post_init__(self) -> None:
         if len(self.times_seconds) == 0:
             raise InvalidValueError("times_seconds must name at least one candidate, got none")
+        if not bool(np.all(np.diff(self.times_seconds) > 0)):
+            raise InvalidValueError("times_seconds must ascend; sort the candidates and name each once")
         for field in fields(self):
             value = getattr(self, field.name)
             if value is not None and len(value) != len(self):
                 raise InvalidValueError(
                     f"{field.name} must have one entry per candidate ({len(self)}), got {len(value)}"
                 )
-        for name, axes in (("frame_features", 2), ("token_features", 3), ("relevance", 1)):
+        for image in () if self.images is None else self.images:
+            as_rgb_image(image, "images")
+        for name, axes in _AXES.items():
             value = getattr(self, name)
-            if value is not None and np.asarray(value).ndim != axes:
+            if value is not None and np.ndim(value) != axes:
                 raise InvalidValueError(f"{name} must have {axes} axes, got shape {np.shape(value)}")
             if value is not None and not np.isfinite(value).all():
                 raise InvalidValueError(f"{name} must be finite; it holds NaN or inf")
-        if self.relevance is not None and float(np.min(self.relevance)) < 0:
-            raise InvalidValueError(f"relevance must be 0 or more, got {float(np.min(self.relevance)):g}")
 
     def __len__(self) -> int:
         return len(self.times_seconds)
@@ -71,8 +87,8 @@ class ContentMethod(FrameMethod):
     """A rule that looks at candidates, spread evenly over the window, and takes some of them.
 
     Args:
-        num_frames: at most so many are taken, 1 or more.
-        preview_fps: candidates a second, above 0.
+        num_frames: at most so many are taken, 1 or more; of fewer candidates, no more than there are.
+        preview_fps: candidates a second, above 0; None = ``max_previews`` candidates, evenly spread.
         max_previews: at most so many candidates; of longer windows they lie further apart.
 
     Class attributes:
@@ -80,7 +96,7 @@ class ContentMethod(FrameMethod):
     """
 
     num_frames: int = 16
-    preview_fps: float | Fraction = 2.0
+    preview_fps: float | Fraction | None = 2.0
     max_previews: int = 256
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -88,16 +104,16 @@ class ContentMethod(FrameMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_count("num_frames", self.num_frames)
-        self._candidates()
-
-    def _candidates(self) -> Fps:
         check_count("max_previews", self.max_previews)
-        window = {"start_seconds": self.start_seconds, "end_seconds": self.end_seconds}
-        return Fps(fps=self.preview_fps, max_frames=self.max_previews, **window)  # type: ignore[arg-type]
+        if self.preview_fps is not None:
+            check_fps("preview_fps", self.preview_fps)
 
     def preview_times(self, info: VideoInfo) -> list[float]:
         """Seconds of the candidates, ascending."""
-        return self._candidates().times(info)
+        window: dict[str, Any] = {"start_seconds": self.start_seconds, "end_seconds": self.end_seconds}
+        if self.preview_fps is None:
+            return Uniform(num_frames=self.max_previews, **window).times(info)
+        return Fps(fps=self.preview_fps, max_frames=self.max_previews, **window).times(info)
 
     def times(self, info: VideoInfo, keyframes: Sequence[float] | None = None) -> list[float]:
         """Always raises SignalError: this method has to see the candidates first."""
@@ -116,9 +132,10 @@ class RelevanceMethod(ContentMethod):
     """A rule that also asks how much each candidate has to do with the question.
 
     Args:
-        scorer: called as ``scorer(question, images)`` with uint8 RGB pictures, returns a number of 0 or more
-            for each; None = the loaded model itself: how much of its attention to the candidates, reading
-            the question, goes to each.
+        scorer: called as ``scorer(question, images)`` with uint8 RGB pictures at their own size, returns one
+            number for each, the higher the more relevant; of videos with huge pictures it is shown some
+            candidates at a time. None = the loaded model itself: how much of its attention to the candidates,
+            reading the question, goes to each.
     """
 
     scorer: Callable[[str, Sequence[NDArray[np.uint8]]], Sequence[float]] | None = None

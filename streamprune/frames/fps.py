@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar
 
+from streamprune.checks import check_count
 from streamprune.errors import InvalidValueError
-from streamprune.frames.base import FrameMethod, check_count
+from streamprune.frames.base import FrameMethod
 from streamprune.readers.base import VideoInfo, check_fps
 
 

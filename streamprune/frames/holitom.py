@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import ClassVar
 
-import numpy as np
-
 from streamprune.checks import check_count, check_number
-from streamprune.frames.content import ContentMethod, Floats, Previews, spread_over, unit_rows
+from streamprune.frames.content import ContentMethod, Floats, Previews, spread_over
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,32 +17,30 @@ class HoliTomFrames(ContentMethod):
 
     Args:
         similarity_threshold: a place is alike in two neighbours if its cosine is strictly above it.
-        longest: most candidates in a segment, 1 or more; None = no limit.
+        longest_segment: most candidates in a segment, 1 or more.
 
     Source: arXiv 2505.21334, section 3.1 (the segmentation alone; taking frames of every segment is ours).
     """
 
     similarity_threshold: float = 0.8
-    longest: int | None = None
+    longest_segment: int = 1024
 
     needs: ClassVar[frozenset[str]] = frozenset({"token_features"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("similarity_threshold", self.similarity_threshold, -1, 1)
-        if self.longest is not None:
-            check_count("longest", self.longest)
+        check_count("longest_segment", self.longest_segment)
 
     def segments(self, token_features: Floats) -> list[tuple[int, int]]:
         """Half-open ranges of candidates."""
         import torch
 
         from streamprune.ops.segments import static_windows
+        from streamprune.ops.temporal import previous_cosine
 
-        cosines = [(unit_rows(one) * unit_rows(other)).sum(-1) for one, other in pairwise(token_features)]
-        similarity = np.array(cosines).reshape(-1, np.shape(token_features)[1])
-        alike = torch.from_numpy(similarity > self.similarity_threshold)
-        return static_windows(alike, longest=self.longest)[0]
+        alike = previous_cosine(torch.as_tensor(token_features)) > self.similarity_threshold
+        return static_windows(alike, longest=self.longest_segment)[0]
 
     def choose(self, previews: Previews) -> list[int]:
         """Frames of every segment, in time order."""

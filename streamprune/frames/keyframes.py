@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from streamprune.checks import check_count
 from streamprune.errors import SignalError
-from streamprune.frames.base import FrameMethod, check_count, spread
+from streamprune.frames.base import FrameMethod, spread
 from streamprune.readers.base import VideoInfo
 
 

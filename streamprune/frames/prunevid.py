@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from streamprune.checks import check_count, check_number
+from streamprune.budget import share_of
+from streamprune.checks import check_count, check_share
 from streamprune.frames.content import ContentMethod, Floats, Previews, spread_over
 
 
@@ -13,35 +14,34 @@ from streamprune.frames.content import ContentMethod, Floats, Previews, spread_o
 class PruneVidFrames(ContentMethod):
     """Cluster the frames by density peaks, make clusters contiguous, and spread the frames over them.
 
-    Needs ``frame_features``.
+    Needs ``mean_features``.
 
     Args:
-        cluster_ratio: clusters per candidate, in (0, 1]; at least one is made.
+        segment_ratio: clusters of candidates over candidates, in (0, 1]; at least one is made.
         neighbors: how many nearest candidates, itself included, make a candidate's density.
 
     Source: arXiv 2412.16117, section 3.2 (the segmentation alone; taking frames of every segment is ours).
     """
 
-    cluster_ratio: float = 0.25
+    segment_ratio: float = 0.25
     neighbors: int = 7
 
-    needs: ClassVar[frozenset[str]] = frozenset({"frame_features"})
+    needs: ClassVar[frozenset[str]] = frozenset({"mean_features"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("cluster_ratio", self.cluster_ratio, 0, 1)
+        check_share("segment_ratio", self.segment_ratio)
         check_count("neighbors", self.neighbors)
 
-    def segments(self, frame_features: Floats) -> list[tuple[int, int]]:
+    def segments(self, mean_features: Floats) -> list[tuple[int, int]]:
         """Half-open ranges of candidates."""
         import torch
 
-        from streamprune.budget import share_of
         from streamprune.ops.segments import cluster_segments
 
-        clusters = max(1, share_of(len(frame_features), self.cluster_ratio, rounding="truncate"))
-        return cluster_segments(torch.as_tensor(frame_features).float(), clusters, self.neighbors)
+        clusters = max(1, share_of(len(mean_features), self.segment_ratio, rounding="truncate"))
+        return cluster_segments(torch.as_tensor(mean_features).float(), clusters, self.neighbors)
 
     def choose(self, previews: Previews) -> list[int]:
         """Frames of every segment, in time order."""
-        return spread_over(self.segments(previews.need("frame_features", "prunevid")), self.num_frames)
+        return spread_over(self.segments(previews.need("mean_features", "prunevid")), self.num_frames)

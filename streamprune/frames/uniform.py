@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from streamprune.checks import check_count
 from streamprune.errors import InvalidValueError, UnknownNameError
-from streamprune.frames.base import FrameMethod, check_count
+from streamprune.frames.base import FrameMethod
 from streamprune.readers.base import VideoInfo
 
 Placement = Literal["middle", "ends"]

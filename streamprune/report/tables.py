@@ -17,6 +17,7 @@ _ROWS: tuple[tuple[str, str, str], ...] = (
     ("decode_ms", "decode", "ms"),
     ("preprocess_ms", "preprocess", "ms"),
     ("encode_ms", "encode", "ms"),
+    ("choose_ms", "choose frames", "ms"),
     ("reduce_ms", "reduce", "ms"),
     ("prefill_ms", "prefill", "ms"),
     ("generate_ms", "generate", "ms"),
@@ -38,8 +39,8 @@ def stats_table(columns: Sequence[tuple[str, Mapping[str, int | float]]]) -> Tab
         table.add_column("ratio", justify="right", style="cyan")
     for key, label, kind in _ROWS:
         values = [stats[key] for _, stats in columns]
-        if key == "reduce_flops" and not any(values):
-            continue  # few methods let the language model choose
+        if key in ("choose_ms", "reduce_flops") and not any(values):
+            continue  # few methods choose frames by what is in them, or let the language model choose
         cells = [_format(value, kind) for value in values]
         if compared:
             cells.append(f"{values[1] / values[0]:.2f}" if values[0] else "")
