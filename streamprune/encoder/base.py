@@ -156,7 +156,7 @@ class EncoderMethod(ABC):
 
     @property
     def weighs_keys(self) -> bool:
-        """Whether attention adds the logarithm of a token's size to its logit: the option ``proportional``."""
+        """Whether attention adds the logarithm of token sizes, as the option ``proportional`` says."""
         return bool(getattr(self, "proportional", False))
 
     @property

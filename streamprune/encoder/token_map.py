@@ -159,11 +159,14 @@ def like_kept(states: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
         states: (frames, tokens, width); alike by cosine, ties to the first of ``kept``.
         kept: (frames, tokens out), counted within the frame.
     """
-    unit = unit_rows(states)
-    chosen = unit.gather(1, kept[..., None].expand(-1, -1, unit.shape[-1]))
-    slot = torch.matmul(unit, chosen.mT).max(-1).indices
-    own = torch.arange(kept.shape[1], device=kept.device).expand_as(kept)
-    return slot.scatter(1, kept, own)
+    frames, tokens, width = states.shape
+    places = torch.arange(kept.shape[1], device=kept.device).expand_as(kept)
+    slot = torch.full((frames, tokens), -1, device=kept.device).scatter(1, kept, places)
+    dropped = (slot < 0).nonzero()[:, 1].reshape(frames, -1)
+    # the length of a dropped token cannot change which kept one is most like it
+    chosen = unit_rows(states.gather(1, kept[..., None].expand(-1, -1, width)))
+    given = states.gather(1, dropped[..., None].expand(-1, -1, width)).float()
+    return slot.scatter(1, dropped, torch.matmul(given, chosen.mT).max(-1).indices)
 
 
 def _number(within: torch.Tensor, per_frame: int) -> torch.Tensor:
