@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-# scores of one block of rows: 32 MB in float32
-_BLOCK_SCORES = 2**23
+# scores of one block of rows: 4 MB in float32 stay in a CPU's cache; accelerators want fewer, larger blocks
+_BLOCK_SCORES, _LARGE_BLOCK_SCORES = 2**20, 2**25
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +29,9 @@ class LayerAttention:
     def blocks(self) -> Iterator[tuple[slice, slice, torch.Tensor]]:
         """Yield (frames, queries, attention): float32 rows (some frames, heads, some queries, tokens)."""
         frames, heads, tokens, _ = self.queries.shape
-        rows = max(1, min(tokens, _BLOCK_SCORES // (heads * tokens)))
-        step = max(1, _BLOCK_SCORES // (heads * tokens * rows))
+        room = _BLOCK_SCORES if self.keys.device.type == "cpu" else _LARGE_BLOCK_SCORES
+        rows = max(1, min(tokens, room // (heads * tokens)))
+        step = max(1, room // (heads * tokens * rows))
         for first in range(0, frames, step):
             some = slice(first, min(first + step, frames))
             keys = self.keys[some].float().mT * self.scaling
