@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from streamprune.ops.components import components, first_come_components
+from streamprune.ops.components import (
+    components,
+    first_come_components,
+    group_leaders,
+    strongest_forest,
+)
 
 
 def flood(edges: list[tuple[int, int]], nodes: int) -> list[int]:
@@ -39,3 +44,27 @@ def test_the_released_form_leaves_the_second_of_two_that_only_a_later_node_links
     first, second = torch.tensor([0, 1]), torch.tensor([2, 2])
     assert components(first, second, 4).tolist() == [0, 0, 0, 3]
     assert first_come_components(first, second, 4).tolist() == [0, 1, 0, 3]
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 9, 25])
+def test_the_strongest_forest_connects_what_all_edges_above_a_threshold_connect(nodes: int) -> None:
+    generator = torch.Generator().manual_seed(nodes)
+    values = torch.randn(3, nodes, 4, generator=generator)
+    similarity = values @ values.mT
+    before = similarity.clone()
+    forest = strongest_forest(similarity)
+    assert torch.equal(similarity, before)
+    assert forest.weight.shape == (3, nodes - 1)
+    for frame in range(3):
+        ends = (frame, forest.first[frame], forest.second[frame])
+        assert torch.equal(similarity[ends], forest.weight[frame])
+        for threshold in (-100.0, -0.5, 0.5, 1.5, 3.0, 100.0):
+            strong = forest.weight[frame] > threshold
+            edges = (similarity[frame] > threshold).triu(1).nonzero().tolist()
+            found = components(forest.first[frame][strong], forest.second[frame][strong], nodes)
+            assert found.tolist() == flood([(a, b) for a, b in edges], nodes)
+
+
+def test_leaders_have_the_highest_degree_and_the_lowest_number_among_equals() -> None:
+    group, degree = torch.tensor([0, 1, 0, 1, 2, 0]), torch.tensor([2, 1, 3, 1, 0, 3])
+    assert group_leaders(group, degree, 3).tolist() == [2, 1, 4]

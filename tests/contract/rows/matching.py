@@ -20,6 +20,8 @@ ROWS: tuple[Row, ...] = (
     Row("tome", merges=True, floor="frame"),
     Row("tome", {"rounds": 9}, merges=True, floor="frame"),
     Row("aim", merges=True, floor="frame"),
+    Row("llava_scissor", merges=True),
+    Row("llava_scissor", {"spatial_part": 1.0}, merges=True),
     Row("sttm", merges=True, counts=False, floor=top_cells),
     Row("sttm", {"as_released": False, "weigh_by_area": True}, merges=True, counts=False, floor=top_cells),
     Row("atc", merges=True, floor="frame"),
