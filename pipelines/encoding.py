@@ -12,11 +12,12 @@ from streamprune.errors import SourceFormatError
 from streamprune.frames import FrameMethod
 from streamprune.frames.content import ContentMethod
 from streamprune.models.base import EncodedFrames, VideoFamily
+from streamprune.models.preprocessing import Clip
 from streamprune.pipelines.previews import ChosenTimes, FirstLook
 from streamprune.pipelines.shown import ShownFrames
 from streamprune.pipelines.stopwatch import Stopwatch
 from streamprune.readers import Frame, Source, open_source
-from streamprune.tokens import VisualTokens
+from streamprune.tokens import VideoGrid, VisualTokens
 
 # called with the stage, how much of it is done, and out of how much
 Progress = Callable[[str, int, int], None]
@@ -53,7 +54,7 @@ class EncodedVideo:
 
     @property
     def pts_seconds(self) -> tuple[float, ...]:
-        """Times of the frames."""
+        """Times of the frames of tokens, each of which is made of several frames in some families."""
         return self.tokens.pts_seconds or ()
 
     def __repr__(self) -> str:
@@ -93,7 +94,7 @@ def encode_video(
     how: Encoding,
     *,
     question: str | None = None,
-    check_frames: Callable[[int], None] | None = None,
+    check_grid: Callable[[VideoGrid], None] | None = None,
 ) -> EncodedVideo:
     """Fetch the frames ``method`` asks for and run them through the vision tower.
 
@@ -102,7 +103,7 @@ def encode_video(
         signals: names of the signals to compute on the way; None computes the cheap ones and keeps the
             frames, to compute others when first asked.
         question: what frame methods that ask for it choose by.
-        check_frames: called with the number of frames so far, before they are encoded; may raise.
+        check_grid: called with the grid of the frames so far, before they are encoded; may raise.
     """
     watch = Stopwatch(family.vision_device())
     shown = ShownFrames(family, how.encoder, watch, keep=signals is None)
@@ -114,15 +115,23 @@ def encode_video(
     source = video if isinstance(video, Source) else open_source(video, backend=how.backend)
     parts: list[EncodedFrames] = []
     pts_seconds: list[float] = []
+    waiting: list[Frame] = []  # for the rest of their slice
     try:
         chosen = _choose(family, source, method, question, watch, how)
+        later = max(0, len(chosen.times_seconds) - _frames_at_once(source))
         for frames in _decode(source, chosen.times_seconds, watch, how):
             # a time at the border of two chunks may show the same frame twice
             fresh = [frame for frame in frames if not pts_seconds or frame.pts_seconds > pts_seconds[-1]]
+            if fresh and not pts_seconds:
+                shown.announce(Clip(len(fresh) + later, *fresh[0].image.shape[:2]))
             pts_seconds += [frame.pts_seconds for frame in fresh]
-            if check_frames is not None and pts_seconds:
-                check_frames(len(pts_seconds))
-            parts += _encode(shown, fresh, signals, how)
+            if check_grid is not None and shown.clip is not None:
+                check_grid(family.grid(len(pts_seconds), family.frame_size(shown.clip)))
+            waiting += fresh
+            whole = len(waiting) - len(waiting) % family.frames_per_slice
+            parts += _encode(shown, waiting[:whole], signals, how)
+            waiting = waiting[whole:]
+        parts += _encode(shown, waiting, signals, how)
         warnings = tuple(source.report.lines())
     finally:
         if source is not video:
@@ -133,7 +142,7 @@ def encode_video(
         )
     encoded = EncodedFrames.join(parts)
     return EncodedVideo(
-        tokens=encoded.tokens(family.signals(encoded.signals, late), tuple(pts_seconds)),
+        tokens=encoded.tokens(family.signals(encoded.signals, late), family.slice_times(pts_seconds)),
         source=source.info.source,
         warnings=warnings,
         decode_ms=watch.ms["decode"],
@@ -159,19 +168,21 @@ def _choose(
         keyframes = source.keyframes() if "keyframes" in method.needs else None
         return ChosenTimes(method.times(source.info, keyframes))
     shown = ShownFrames(family, how.encoder, watch)
-    first_look = FirstLook(
-        family,
-        lambda times: _decode(source, times, watch, how),
-        lambda frames, signals: _encode(shown, frames, signals, how),
-        watch,
-    )
+
+    def encode(frames: Sequence[Frame], signals: Sequence[str]) -> Iterator[EncodedFrames]:
+        # every candidate for itself: it fills a slice alone
+        filled = [frame for frame in frames for _ in range(family.frames_per_slice)]
+        if frames and shown.clip is None:
+            shown.announce(Clip(len(filled), *frames[0].image.shape[:2]))
+        return _encode(shown, filled, signals, how)
+
+    first_look = FirstLook(family, lambda times: _decode(source, times, watch, how), encode, watch)
     return first_look.choose(source, method, question)
 
 
 def _decode(source: Source, times: Sequence[float], watch: Stopwatch, how: Encoding) -> Iterator[list[Frame]]:
     """Yield the frames shown at ``times``, all at once unless they are huge."""
-    frame_bytes = source.info.rows * source.info.cols * 3
-    step = max(1, _MAX_HELD_BYTES // frame_bytes)
+    step = _frames_at_once(source)
     for start in range(0, len(times), step):
         with watch.measure("decode"):
             frames = source.sample(times[start : start + step])
@@ -179,12 +190,18 @@ def _decode(source: Source, times: Sequence[float], watch: Stopwatch, how: Encod
         yield frames
 
 
+def _frames_at_once(source: Source) -> int:
+    """How many decoded pictures are held."""
+    return max(1, _MAX_HELD_BYTES // (source.info.rows * source.info.cols * 3))
+
+
 def _encode(
     shown: ShownFrames, frames: Sequence[Frame], signals: Sequence[str], how: Encoding
 ) -> Iterator[EncodedFrames]:
-    """Encode ``frames``, a batch at a time."""
-    for start in range(0, len(frames), how.frames_per_batch):
-        batch = frames[start : start + how.frames_per_batch]
+    """Encode ``frames``, a batch of whole slices at a time."""
+    step = shown.whole_slices(how.frames_per_batch)
+    for start in range(0, len(frames), step):
+        batch = frames[start : start + step]
         encoded = shown.show([frame.image for frame in batch], signals)
         how.report("encode", start + len(batch), len(frames))
         yield encoded

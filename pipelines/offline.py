@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from streamprune.frames import FrameMethod
     from streamprune.models.positions import PositionRule
     from streamprune.recipe import Recipe
+    from streamprune.tokens import VideoGrid
 
 __all__ = ["Answer", "AnswerStream", "EncodedVideo", "Stats", "VideoLLM", "load"]
 
@@ -229,7 +230,7 @@ class VideoLLM:
                 request.needs(),
                 how,
                 question=question,
-                check_frames=lambda frames_so_far: self._check_room(request, method, frames_so_far),
+                check_grid=lambda so_far: self._check_room(request, method, so_far),
             )
         if isinstance(video.tokens.signals, Signals):
             video.tokens.signals.prepare(request.needs())
@@ -246,10 +247,9 @@ class VideoLLM:
         flops = self._shape.prefill_flops(asked.read_tokens) if asked.read_tokens else 0
         return Reduced(reduction, ms, flops)
 
-    def _check_room(self, request: AnswerRequest, method: Reducer, frames: int) -> None:
+    def _check_room(self, request: AnswerRequest, method: Reducer, grid: VideoGrid) -> None:
         """Raise ContextLengthError as soon as so many frames cannot fit, before encoding them for nothing."""
-        grid = self.family.grid(frames)
-        fixed = max(self.family.fixed_tokens(question) for question in request.questions)
+        fixed = max(self.family.fixed_tokens(question, grid.frames) for question in request.questions)
         full = fixed + grid.tokens if request.positions == "keep" else None
         count = method.count(grid) if isinstance(method, PreLLMMethod) else None
         check_context(self.family, fixed + (count or 0), request.max_new_tokens, full)

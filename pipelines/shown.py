@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from streamprune.encoder.base import EncoderMethod
 from streamprune.models.base import EncodedFrames, VideoFamily
 from streamprune.models.devices import out_of_memory_explained
-from streamprune.models.preprocessing import Image
+from streamprune.models.preprocessing import Clip, Image
 from streamprune.pipelines.stopwatch import Stopwatch
 
 
@@ -34,13 +34,23 @@ class ShownFrames:
         self._watch = watch
         self._kept: list[NDArray[np.uint8]] | None = [] if keep else None
         self._last: torch.Tensor | None = None
+        self.clip: Clip | None = None
+
+    def announce(self, clip: Clip) -> None:
+        """Say which video the frames are of: in what size they are shown may depend on it."""
+        self.clip = clip
+
+    def whole_slices(self, frames: int) -> int:
+        """So many ``frames`` or fewer, but whole slices of the family's, at least one."""
+        step = self._family.frames_per_slice
+        return max(step, frames - frames % step)
 
     def show(self, images: Sequence[Image], signals: Sequence[str]) -> EncodedFrames:
         """Preprocess and encode the next ``images``, with the named ``signals``."""
         family = self._family
         with out_of_memory_explained(f"encoding {len(images)} frames at once"), family.lock:
             with self._watch.measure("preprocess"):
-                pixels = family.preprocess(images)
+                pixels = family.preprocess(images, self.clip)
             with self._watch.measure("encode"):
                 encoded = family.encode(pixels, signals, self._encoder, before=self._last)
         self._last = pixels[-1]
@@ -52,5 +62,7 @@ class ShownFrames:
         """Run the tower over the kept frames for the signals ``names``; also returns the milliseconds."""
         watch = Stopwatch(self._watch.device)
         again = ShownFrames(self._family, self._encoder, watch)
+        if self.clip is not None:
+            again.announce(self.clip)
         parts = [again.show(list(batch), names) for batch in self._kept or ()]
         return EncodedFrames.join(parts).signals, sum(watch.ms.values())

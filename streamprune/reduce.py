@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from streamprune.budget import Budget
@@ -145,6 +146,8 @@ def run_reducer(method: Reducer, tokens: VisualTokens) -> Reduction:
             f"{type(method).__name__}.reduce must return a Reduction (Reduction.select or .merge makes one), "
             f"got {type(reduction).__name__}"
         )
+    if reduction.carried_in is not tokens.carried:  # a method may build its Reduction by hand
+        return replace(reduction, carried_in=tokens.carried)
     return reduction
 
 

@@ -32,6 +32,7 @@ class Reduction:
         entries: None for a pure selection; else (row, token, weight), three ``(entries,)`` tensors in
             which every (row, token) pair occurs at most once.
         size_in: ``(tokens,)`` float32 sizes before the reduction, None = one each.
+        carried_in: ``(tokens, channels)`` what else belongs to the tokens, None = nothing.
     """
 
     grid: VideoGrid
@@ -40,6 +41,7 @@ class Reduction:
     order: torch.Tensor
     entries: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = field(default=None, repr=False)
     size_in: torch.Tensor | None = field(default=None, repr=False)
+    carried_in: torch.Tensor | None = field(default=None, repr=False)
 
     @classmethod
     def identity(cls, tokens: VisualTokens) -> Reduction:
@@ -47,7 +49,7 @@ class Reduction:
         import torch
 
         index = torch.arange(len(tokens), device=tokens.features.device)
-        return cls(tokens.grid, index, tokens.features, index, None, tokens.size)
+        return cls(tokens.grid, index, tokens.features, index, None, tokens.size, tokens.carried)
 
     @classmethod
     def select(cls, tokens: VisualTokens, emitted: torch.Tensor) -> Reduction:
@@ -71,7 +73,7 @@ class Reduction:
                 raise InvalidValueError(f"emitted must lie in 0..{last} (-1 = a zero row), got {got}")
             features = features.masked_fill(zero[:, None], 0.0)
             index = index.masked_fill(zero, -1)
-        return cls(tokens.grid, index, features, order, None, tokens.size)
+        return cls(tokens.grid, index, features, order, None, tokens.size, tokens.carried)
 
     @classmethod
     def merge(
@@ -98,7 +100,7 @@ class Reduction:
             order = torch.arange(len(index), device=index.device)
         if features is None:
             features = weighted_sum(entries, tokens.features, len(index))
-        return cls(tokens.grid, index, features, order, entries, tokens.size)
+        return cls(tokens.grid, index, features, order, entries, tokens.size, tokens.carried)
 
     def __len__(self) -> int:
         return int(self.index.shape[0])
@@ -141,6 +143,11 @@ class Reduction:
         total = torch.zeros(len(self), device=self.index.device)
         kept = self.source >= 0
         return total.index_add(0, self.source[kept], size_in[kept].float())
+
+    @cached_property
+    def carried(self) -> torch.Tensor | None:
+        """(kept, channels) what belongs to the kept tokens, merged as their features are; None = nothing."""
+        return None if self.carried_in is None else self.apply(self.carried_in)
 
     @cached_property
     def weights(self) -> torch.Tensor:

@@ -69,6 +69,8 @@ class VisualTokens:
             any mapping will do, so a model can compute them when first asked.
         pts_seconds: presentation time of every frame, ``grid.frames`` numbers, or None when unknown.
         size: ``(tokens,)`` float32, how many original tokens each row stands for already; None = one each.
+        carried: ``(tokens, channels)`` what else belongs to each token and must share its fate, e.g. rows
+            that a model adds to deeper layers; no method scores it.
     """
 
     features: torch.Tensor
@@ -76,6 +78,7 @@ class VisualTokens:
     signals: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
     pts_seconds: tuple[float, ...] | None = None
     size: torch.Tensor | None = None
+    carried: torch.Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         shape = tuple(self.features.shape)
@@ -91,6 +94,10 @@ class VisualTokens:
         if self.size is not None and tuple(self.size.shape) != (self.grid.tokens,):
             raise InvalidValueError(
                 f"size must be (tokens,) = ({self.grid.tokens},), got {tuple(self.size.shape)}"
+            )
+        if self.carried is not None and len(self.carried) != self.grid.tokens:
+            raise InvalidValueError(
+                f"carried must have one row per token ({self.grid.tokens}), got {len(self.carried)}"
             )
 
     @classmethod

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -18,7 +18,7 @@ import torch
 from streamprune.encoder.base import EncoderMethod
 from streamprune.errors import InvalidValueError, SignalError, UnsupportedModelError
 from streamprune.models.positions import PositionRule
-from streamprune.models.preprocessing import FrameTransform, Image
+from streamprune.models.preprocessing import Clip, FrameTransform, Image
 from streamprune.models.signals import Late, Signals
 from streamprune.registry import list_methods
 from streamprune.tokens import QUESTION_SIGNALS, Reduction, VideoGrid, VisualTokens
@@ -45,17 +45,19 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class EncodedFrames:
-    """Visual tokens of consecutive frames.
+    """Visual tokens of consecutive frames, or of temporal slices of some frames each.
 
     Args:
         features: (frames, rows, cols, channels), as they would enter the language model.
         signals: named tensors whose first axis is the frames, for methods that score tokens.
         tower_share: share of the tokens, over all layers of the vision tower, that went through it.
+        carried: (frames, rows, cols, channels) what else the language model gets for each token.
     """
 
     features: torch.Tensor
     signals: Mapping[str, torch.Tensor]
     tower_share: float = 1.0
+    carried: torch.Tensor | None = None
 
     @classmethod
     def join(cls, parts: Sequence[EncodedFrames]) -> EncodedFrames:
@@ -71,7 +73,8 @@ class EncodedFrames:
             for name, value in parts[0].signals.items()
         }
         share = sum(part.tower_share * len(part.features) for part in parts) / len(features)
-        return cls(features, signals, share)
+        carried = [part.carried for part in parts if part.carried is not None]
+        return cls(features, signals, share, torch.cat(carried) if carried else None)
 
     def tokens(
         self, signals: Mapping[str, torch.Tensor], pts_seconds: tuple[float, ...] | None = None
@@ -79,7 +82,9 @@ class EncodedFrames:
         """The same as flat :class:`VisualTokens`; ``signals`` is usually the family's :class:`Signals`."""
         frames, rows, cols, channels = self.features.shape
         grid = VideoGrid(frames, rows, cols)
-        return VisualTokens(self.features.reshape(grid.tokens, channels), grid, signals, pts_seconds)
+        carried = None if self.carried is None else self.carried.reshape(grid.tokens, -1)
+        rows = self.features.reshape(grid.tokens, channels)
+        return VisualTokens(rows, grid, signals, pts_seconds, carried=carried)
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,8 @@ class Prompt:
         visual: the family's visual rows, in the shape its ``get_*_features`` returns them.
         kept_columns: (kept,) int64, where in the prompt each row of the reduction stands.
         full_tokens: length the prompt would have had with every visual token.
+        deepstack: what is added to ``visual`` rows in the first layers of the language model, a tensor like
+            ``visual`` for each of these layers.
     """
 
     input_ids: torch.Tensor
@@ -101,6 +108,7 @@ class Prompt:
     visual: Any
     kept_columns: torch.Tensor
     full_tokens: int
+    deepstack: tuple[torch.Tensor, ...] = ()
 
     def __len__(self) -> int:
         return int(self.input_ids.shape[-1])
@@ -110,6 +118,8 @@ class Prompt:
         from transformers.modeling_outputs import BaseModelOutputWithPooling
 
         rows = BaseModelOutputWithPooling(pooler_output=self.visual)
+        if self.deepstack:
+            rows["deepstack_features"] = [(layer,) for layer in self.deepstack]
         return {
             "input_ids": self.input_ids,
             # explicit: without a mask, gaps in the positions read as the start of another packed sequence
@@ -136,7 +146,7 @@ class VideoFamily(ABC):
         self.checkpoint = checkpoint
         self.model = checkpoint.model
         self.tokenizer = checkpoint.tokenizer
-        self.transform = FrameTransform.from_settings(checkpoint.video_settings, self.default_size())
+        self.transform = self.read_transform(checkpoint.video_settings)
         # one forward pass at a time: hooks and caches of a model are not made for two threads
         self.lock = threading.RLock()
 
@@ -156,9 +166,32 @@ class VideoFamily(ABC):
         """Longest prompt plus answer the language model was made for."""
         return int(self.text_config.max_position_embeddings)
 
-    def preprocess(self, images: Sequence[Image]) -> torch.Tensor:
-        """Turn uint8 (rows, cols, 3) pictures, of any sizes, into (frames, 3, rows, cols) on the device."""
-        return self.transform(images, self.vision_device())
+    @property
+    def frames_per_slice(self) -> int:
+        """Consecutive frames that become one frame of tokens; a last slice may hold fewer."""
+        return 1
+
+    def read_transform(self, settings: Mapping[str, Any]) -> FrameTransform:
+        """How pictures are prepared, by the video processor's ``settings``."""
+        return FrameTransform.from_settings(settings, self.default_size())
+
+    def frame_size(self, clip: Clip) -> tuple[int, int]:
+        """(rows, cols) in pixels in which the frames of ``clip`` are shown to the tower."""
+        return self.transform.size
+
+    def preprocess(self, images: Sequence[Image], clip: Clip | None = None) -> torch.Tensor:
+        """Turn uint8 (rows, cols, 3) pictures, of any sizes, into (frames, 3, rows, cols) on the device.
+
+        ``clip`` is the video they are part of; without it they are all of it.
+        """
+        size = self.frame_size(Clip.of(images) if clip is None else clip)
+        return replace(self.transform, size=size)(images, self.vision_device())
+
+    def slice_times(self, pts_seconds: Sequence[float]) -> tuple[float, ...]:
+        """Time of every frame of tokens: halfway between the first and the last frame it was made of."""
+        step = self.frames_per_slice
+        slices = [pts_seconds[start : start + step] for start in range(0, len(pts_seconds), step)]
+        return tuple((times[0] + times[-1]) / 2 for times in slices)
 
     def vision_device(self) -> torch.device:
         """Where the vision tower's inputs have to go."""
@@ -206,8 +239,12 @@ class VideoFamily(ABC):
         """(rows, cols) in pixels that the tower takes, for folders that do not say."""
 
     @abstractmethod
-    def grid(self, num_frames: int) -> VideoGrid:
-        """Grid of visual tokens that ``num_frames`` frames become."""
+    def grid(self, num_frames: int, size: tuple[int, int] | None = None) -> VideoGrid:
+        """Grid of visual tokens that ``num_frames`` frames become.
+
+        Args:
+            size: their :meth:`frame_size`; families that show every video in one size do not ask.
+        """
 
     @abstractmethod
     def available_signals(self) -> tuple[str, ...]:
@@ -234,8 +271,8 @@ class VideoFamily(ABC):
     ) -> EncodedFrames:
         """Run the vision tower over (frames, 3, rows, cols) and compute the named ``signals`` on the way.
 
-        Frames may come in several calls: the parts join to the same tokens, unless ``encoder`` lets the
-        frames of a call influence each other.
+        Frames may come in several calls of whole slices: the parts join to the same tokens, unless
+        ``encoder`` lets the frames of a call influence each other.
 
         Args:
             before: (3, rows, cols) the frame before the first, for signals that compare neighbours.
@@ -254,8 +291,12 @@ class VideoFamily(ABC):
         """Build the prompt for ``question`` about what ``reduction`` left of one video."""
 
     @abstractmethod
-    def fixed_tokens(self, question: str) -> int:
-        """Length of the prompt for ``question`` besides the grid's tokens: template, question, separators."""
+    def fixed_tokens(self, question: str, frames: int = 1) -> int:
+        """Length of the prompt for ``question`` besides the grid's tokens: template, question, separators.
+
+        Of a family that writes something beside every frame of tokens, what it writes at least beside
+        ``frames`` of them.
+        """
 
 
 def place_of_video(ids: Sequence[int], tokenizer: Any, video_id: int, image_id: int | None = None) -> int:

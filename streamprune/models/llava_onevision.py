@@ -51,7 +51,7 @@ class LlavaOnevision(VideoFamily):
         side = int(self.model.config.vision_config.image_size)
         return side, side
 
-    def grid(self, num_frames: int) -> VideoGrid:
+    def grid(self, num_frames: int, size: tuple[int, int] | None = None) -> VideoGrid:
         """Patches pooled by two along each side, an odd last one counting as a whole."""
         rows, cols = self._patches
         return VideoGrid(num_frames, math.ceil(rows / 2), math.ceil(cols / 2))
@@ -180,7 +180,7 @@ class LlavaOnevision(VideoFamily):
         attention, pooled = self._head(states)
         return {"saliency": self._pool(attention[..., None])[..., 0], "frame_features": pooled}
 
-    def fixed_tokens(self, question: str) -> int:
+    def fixed_tokens(self, question: str, frames: int = 1) -> int:
         """Template and question, and the newline in the placeholder's stead."""
         return len(self._prompt_ids(question))
 

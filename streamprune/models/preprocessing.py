@@ -25,6 +25,25 @@ _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
+@dataclass(frozen=True)
+class Clip:
+    """What the size of prepared frames may depend on.
+
+    Attributes:
+        frames: how many there are of the whole video.
+        rows, cols: pixels of the first picture.
+    """
+
+    frames: int
+    rows: int
+    cols: int
+
+    @classmethod
+    def of(cls, images: Sequence[Image]) -> Clip:
+        """The clip that is these ``images`` and no others."""
+        return cls(len(images), *images[0].shape[:2])
+
+
 @dataclass(frozen=True, kw_only=True)
 class FrameTransform:
     """Resize to ``size``, then scale and normalise.
