@@ -137,5 +137,6 @@ class ViLaMP(PreLLMMethod):
             if number:
                 pairs.append((frame, number - 1 if self.as_released else key_frames[number - 1]))
         cosines = torch.zeros(len(merged), frames.shape[1], device=frames.device)
-        cosines[[place for place, number in enumerate(before) if number]] = place_cosine(frames, pairs)
+        compared = [place for place, number in enumerate(before) if number]
+        cosines[compared] = place_cosine(frames, pairs).float()
         return cosines

@@ -32,6 +32,14 @@ def test_ties_and_zero_rows_go_to_the_lowest_target() -> None:
     assert nearest_targets(values, targets).tolist() == [[1, 0, 0]]
 
 
+def test_a_lead_too_small_for_float32_counts() -> None:
+    value = 20 + torch.randn(1, 1, 48, generator=torch.Generator().manual_seed(2))
+    turn = torch.randn(48, generator=torch.Generator().manual_seed(3))
+    targets = torch.stack([value[0, 0] + turn * (1 + step) for step in torch.arange(9, 0, -1) * 1e-6])[None]
+    assert nearest_targets(value, targets).tolist() == [[8]]
+    assert nearest_targets(value, targets[:, [8, 4, 8]]).tolist() == [[0]]
+
+
 def test_half_precision_decides_as_its_float32_copy() -> None:
     generator = torch.Generator().manual_seed(1)
     values = torch.randn(3, 20, 8, generator=generator).bfloat16()
