@@ -37,7 +37,7 @@ class Scene(ContentMethod):
     PySceneDetect. The defaults were tuned on clips of the embedded world.
     """
 
-    threshold: float = 0.022
+    threshold: float = 0.018
     contrast: float = 2.5
     neighbors: int = 2
 
@@ -70,11 +70,12 @@ class Scene(ContentMethod):
 
 def _changes(colors: NDArray[np.float64]) -> NDArray[np.float64]:
     """(pictures - 1,) median change of a block between neighbours, given (pictures, blocks, blocks, 3)."""
-    brightness = np.maximum(colors.mean((1, 2, 3), keepdims=True), 1e-6)
+    # of the block in the middle: something bright that comes into the picture does not dim the rest
+    brightness = np.median(colors.mean(3).reshape(len(colors), -1), axis=1).clip(1e-6)[:, None, None, None]
     ratio = brightness[1:] / brightness[:-1]
     before = colors[:-1] * np.clip(ratio, _DIMMED, 1)
     after = colors[1:] * np.clip(1 / ratio, _DIMMED, 1)
-    blocks = np.abs(after - before).mean(3).reshape(len(ratio), -1)
+    blocks = np.abs(after - before).mean(3).reshape(len(ratio), _BLOCKS**2)
     changes: NDArray[np.float64] = np.median(blocks, axis=1)
     return changes
 
