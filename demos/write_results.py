@@ -6,15 +6,21 @@ python demos/write_results.py
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+from streamprune.registry import list_methods
 from streamprune.report.retention import groups_markdown, retention_markdown
 from streamprune.report.speed import speed_markdown
+from streamprune.report.tables import methods_markdown
 
 RESULTS = Path(__file__).parent / "results"
 TEMPLATE = RESULTS / "page.template.md"
 PAGE = Path(__file__).parent / "RESULTS.md"
+README = Path(__file__).parents[1] / "README.md"
+# of everything measured, what the README shows
+SHOWN = ("random", "stride", "pool", "fastvid", "holitom", "divprune", "vidcom2", "streamprune", "oracle")
 
 
 def read(name: str) -> dict[str, Any]:
@@ -60,6 +66,30 @@ def _when(record: dict[str, Any]) -> str:
     return f"{record['date']}, {record['processor']}, {record['cores']} cores, torch {record['torch']}"
 
 
+def readme(text: str) -> str:
+    """``text`` with its marked tables made anew: the registry, and some methods' losses and speeds."""
+    losses, speed = read("reducer_losses"), read("reducer_speed")
+    tables = {
+        "methods": methods_markdown(row for row in list_methods() if isinstance(row.target, str)),
+        "losses": retention_markdown(
+            losses | {"rows": [row for row in losses["rows"] if row["recipe"] in SHOWN]}
+        ),
+        "speed": speed_markdown(
+            [row for row in speed["rows"] if row["released_units"] or row["method"] in SHOWN]
+        ),
+    }
+    for name, table in tables.items():
+        marked = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+        text = re.sub(marked, lambda found, table=table: found[1] + table + found[2], text, flags=re.S)
+    return text
+
+
+def main() -> None:
+    """Write both files."""
+    for path, text in ((PAGE, page()), (README, readme(README.read_text(encoding="utf-8")))):
+        path.write_text(text, encoding="utf-8")
+        print(f"written: {path}")
+
+
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
-    print(f"written: {PAGE}")
+    main()

@@ -96,7 +96,7 @@ class FrameRequest:
         takes_number = "num_frames" in _options(cls)
         if self.frames is None and self.num_frames is not None and not takes_number:
             return Uniform(num_frames=count, **window)
-        told = count if self.frames is not None and takes_number else self.num_frames
+        told = count if takes_number and "num_frames" not in choice.options else self.num_frames
         options = {**choice.options, **window, **_count(cls, told)}
         built: FrameMethod = build_method("frames", choice.method, options)
         return built
@@ -158,6 +158,11 @@ class AnswerRequest:
         if self.options:
             raise RecipeError(
                 f"the options {sorted(self.options)} belong to no method: the recipe has no [pre_llm] stage"
+            )
+        if not self.recipe.budget.keeps_all:
+            raise RecipeError(
+                f"keep_ratio and keep_tokens are for the pre_llm stage, which the recipe {self.recipe.name!r} "
+                "does not have; leave them out, or add a [pre_llm] method"
             )
         return KeepAll()
 

@@ -11,7 +11,8 @@
     method = "fastvid"
     num_segments = 8
 
-Every pre-LLM method is also a recipe of its own name.
+Every pre-LLM method is also a recipe of its own name, and so is a method of another stage whose name no other
+stage has (``earlytom``, ``scene``).
 """
 
 from __future__ import annotations
@@ -88,11 +89,15 @@ class Recipe:
 
     @classmethod
     def named(cls, name: str) -> Recipe:
-        """The recipe called ``name``: for now, every pre-LLM method under its own name."""
-        names = [info.name for info in list_methods("pre_llm")]
-        if name not in names:
-            raise UnknownNameError.among("recipe", name, names)
-        return cls(name, MappingProxyType({"pre_llm": Choice(name)}))
+        """The recipe called ``name``: a pre-LLM method's, or that of a method which is in one stage only."""
+        stages: dict[str, list[Stage]] = {}
+        for info in list_methods():
+            stages.setdefault(info.name, []).append(info.stage)
+        usable = {one: found for one, found in stages.items() if "pre_llm" in found or len(found) == 1}
+        if name not in usable:
+            raise UnknownNameError.among("recipe", name, list(usable))
+        stage: Stage = "pre_llm" if "pre_llm" in usable[name] else usable[name][0]
+        return cls(name, MappingProxyType({stage: Choice(name)}))
 
     @classmethod
     def from_file(cls, path: str | Path) -> Recipe:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import re
 from pathlib import Path
+
+import pytest
 
 from streamprune.registry import list_methods
 from streamprune.report.tables import methods_markdown
@@ -16,6 +20,27 @@ def test_method_table_is_the_registry() -> None:
     assert found is not None, "the README has lost its <!-- methods --> markers"
     built_in = [row for row in list_methods() if isinstance(row.target, str)]
     assert found[1] == methods_markdown(built_in), "paste the output of: streamprune methods --markdown"
+
+
+def test_the_tables_are_those_of_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(README.parent / "demos"))
+    written = importlib.import_module("write_results")
+    again = "run: python demos/write_results.py"
+    assert written.PAGE.read_text(encoding="utf-8") == written.page(), again
+    assert README.read_text(encoding="utf-8") == written.readme(README.read_text(encoding="utf-8")), again
+
+
+def test_every_method_was_measured() -> None:
+    results = README.parent / "demos" / "results"
+    rows = json.loads((results / "reducer_losses.json").read_text(encoding="utf-8"))["rows"]
+    speeds = json.loads((results / "reducer_speed.json").read_text(encoding="utf-8"))["rows"]
+    names = {row.name for row in list_methods("pre_llm") if isinstance(row.target, str)}
+    for ratio in (0.5, 0.25, 0.1, 0.05):
+        measured = {row["recipe"] for row in rows if row["keep_ratio"] == ratio}
+        assert measured == names - {"none"} | {"oracle"}
+    assert {row["method"] for row in speeds} == names
+    best = {row["recipe"]: row for row in rows if row["keep_ratio"] == 0.1}
+    assert best["streamprune"]["retained"] >= 0.97, "what the README says of our own method"
 
 
 def test_readme_shows_a_result_by_line_40() -> None:

@@ -72,8 +72,8 @@ def test_frames_that_cannot_be_meant(arguments: dict[str, Any]) -> None:
 
 
 def test_a_frames_stage_without_what_it_needs_is_a_recipe_error() -> None:
-    with pytest.raises(StreampruneError, match="num_frames"):
-        FrameRequest(Recipe.from_toml('[frames]\nmethod = "uniform"'))
+    with pytest.raises(StreampruneError, match="fps"):
+        FrameRequest(Recipe.from_toml('[frames]\nmethod = "fps"'))
 
 
 @pytest.mark.parametrize(
@@ -148,6 +148,24 @@ def test_options_without_a_method_are_refused() -> None:
     request = AnswerRequest(("why?",), Recipe("empty"), {"seed": 3})
     with pytest.raises(RecipeError, match=r"options \['seed'\] belong to no method"):
         request.method()
+
+
+def test_a_budget_that_no_stage_would_spend_is_refused() -> None:
+    for recipe in ("earlytom", "scene"):
+        request = AnswerRequest(("why?",), Recipe.named(recipe).with_budget(0.5))
+        with pytest.raises(
+            RecipeError, match=f"for the pre_llm stage, which the recipe '{recipe}' does not have"
+        ):
+            request.method()
+
+
+def test_a_method_of_one_stage_is_a_recipe() -> None:
+    assert set(Recipe.named("earlytom").stages) == {"encoder"}
+    assert set(Recipe.named("tome").stages) == {"pre_llm"}, "in two stages: the one with a budget"
+    assert FrameRequest(Recipe.named("uniform")).method(16) == Uniform(num_frames=16)
+    assert FrameRequest(Recipe.named("uniform"), num_frames=5).method(16) == Uniform(num_frames=5)
+    with pytest.raises(UnknownNameError, match=r"unknown recipe 'earlytome'. Did you mean 'earlytom'"):
+        Recipe.named("earlytome")
 
 
 def test_a_budget_among_the_options_is_refused() -> None:
