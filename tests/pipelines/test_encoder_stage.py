@@ -109,12 +109,16 @@ def test_encoding_once_and_asking_later(vlm: VideoLLM, video: Any) -> None:
 
 
 def test_signals_of_the_pooling_head_work_beside_it(vlm: VideoLLM, video: Any) -> None:
-    recipe = Recipe(stages={"encoder": "tome", "pre_llm": "fastvid"}, budget=sp.Budget(keep_ratio=0.5))
+    recipe = Recipe(
+        stages={"encoder": Choice("tome"), "pre_llm": Choice("fastvid")}, budget=sp.Budget(keep_ratio=0.5)
+    )
     assert vlm.ask(video, QUESTION, recipe=recipe).stats.tower_share < 1
 
 
 def test_signals_from_inside_the_tower_are_refused_before_decoding(vlm: VideoLLM) -> None:
-    recipe = Recipe(stages={"encoder": "tome", "pre_llm": "visionzip"}, budget=sp.Budget(keep_ratio=0.5))
+    recipe = Recipe(
+        stages={"encoder": Choice("tome"), "pre_llm": Choice("visionzip")}, budget=sp.Budget(keep_ratio=0.5)
+    )
     with pytest.raises(errors.SignalError, match="is read inside the vision tower"):
         vlm.ask([], QUESTION, recipe=recipe)
 
@@ -145,6 +149,11 @@ def test_bad_options_are_found_before_anything_is_read(vlm: VideoLLM) -> None:
         vlm.ask("no-such-file.mp4", QUESTION, recipe=inside("tome", layers=[7]))
     with pytest.raises(errors.UnknownNameError, match="unknown encoder method 'tomes'"):
         vlm.ask("no-such-file.mp4", QUESTION, recipe=inside("tomes"))
+
+
+def test_a_budget_needs_a_method_that_carries_it_out(vlm: VideoLLM, video: Any) -> None:
+    with pytest.raises(errors.RecipeError, match="keep_ratio and keep_tokens are for the pre_llm stage"):
+        vlm.ask(video, QUESTION, recipe=inside("tome"), keep_ratio=0.5)
 
 
 @dataclass(frozen=True)
