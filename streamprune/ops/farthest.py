@@ -129,6 +129,7 @@ def _most_isolated(rows: CosineRows, look_alike: int) -> int:
         else:
             search.settle(search.likely())
             search.compare(search.some())
+            search.compare(search.some())
     return search.winner()
 
 
@@ -194,13 +195,13 @@ class _Isolation:
         self._exclude()
 
     def _exclude(self) -> None:
-        self.alive = self.alive[self.bound[self.alive] >= self.best - _doubt(self.best)]
+        least = max(_COPY, self.best - _doubt(self.best))
+        self.alive = self.alive[self.bound[self.alive] >= least]
 
     def winner(self) -> int:
         """The most isolated token; 0 when each has a copy."""
-        finalists = self.alive
-        if len(finalists) == 0 or self.best <= _COPY:
+        if len(self.alive) == 0:
             return 0
-        return int(
-            finalists[0 if len(finalists) == 1 else _farthest(self.rows, finalists, self.rows.everyone)]
-        )
+        if len(self.alive) == 1:
+            return int(self.alive[0])
+        return int(self.alive[_farthest(self.rows, self.alive, self.rows.everyone)])
