@@ -9,10 +9,10 @@ import torch
 
 from streamprune.budget import Budget
 from streamprune.pre_llm.vscan import VScan
-from streamprune.reduce import reduce_tokens
 from streamprune.reduction import Reduction
 from streamprune.tokens import VideoGrid
 from tests.goldens.case import Case
+from tests.goldens.decision import decide
 
 
 def emitted_within_frames(reduction: Reduction) -> torch.Tensor:
@@ -31,7 +31,7 @@ def visionzip_video(case: Case) -> None:
     """Replays VisionZip as adapted to towers without a [CLS] token."""
     hp = case.hp
     shape = (hp["T"], hp["h"], hp["w"])
-    reduction = reduce_tokens(
+    reduction = decide(
         case.given("x").reshape(*shape, -1),
         "visionzip",
         keep_tokens=hp["T"] * (hp["dominant"] + hp["contextual"]),
@@ -48,7 +48,7 @@ def visionzip_clip(case: Case) -> None:
     """Replays VisionZip on rows of [CLS] + patches: a grid of one row per frame, [CLS] first."""
     hp = case.hp
     attention = case.given("cls_attn").sum(1)
-    reduction = reduce_tokens(
+    reduction = decide(
         case.given("hidden")[:, None],
         "visionzip",
         keep_tokens=hp["T"] * (hp["dominant"] + hp["contextual"]),
@@ -80,7 +80,7 @@ def vispruner(case: Case) -> None:
     hp = case.hp
     shape = (hp["T"], hp["h"], hp["w"])
     features = case.given("x").reshape(*shape, -1)
-    reduction = reduce_tokens(
+    reduction = decide(
         features,
         "vispruner",
         keep_tokens=hp["T"] * hp["keep"],
@@ -103,7 +103,7 @@ def hiprune_qwen(case: Case) -> None:
 
 def _compare_hiprune(case: Case, frames: int, **options: Any) -> None:
     shape = (frames, case.hp["h"], case.hp["w"])
-    reduction = reduce_tokens(
+    reduction = decide(
         torch.zeros(*shape, 1),
         "hiprune",
         signals={
@@ -120,7 +120,7 @@ def holov(case: Case) -> None:
     """Replays HoloV; its zero rows end each frame, ours end the video."""
     hp = case.hp
     shape = (hp["T"], hp["h"], hp["w"])
-    reduction = reduce_tokens(
+    reduction = decide(
         case.given("x").reshape(*shape, -1),
         "holov",
         keep_tokens=hp["T"] * hp["keep"],
@@ -136,7 +136,7 @@ def vscan_llava(case: Case) -> None:
     """Replays the first stage of VScan on CLIP towers."""
     hp = case.hp
     shape = (hp["T"], hp["h"], hp["w"])
-    reduction = reduce_tokens(
+    reduction = decide(
         case.given("x").reshape(*shape, -1),
         "vscan",
         keep_tokens=hp["T"] * hp["keep"],
@@ -158,7 +158,7 @@ def vscan_qwen(case: Case) -> None:
     options: dict[str, Any] = {"form": "qwen2_5_vl", "window": hp["window"], "local_ratio": 1.0}
     picked = VScan(**options, budget=Budget(keep_tokens=hp["keep"])).local_scan(attention.flatten(1), grid)
     case.same("kept_in_pick_order", picked[0])
-    reduction = reduce_tokens(
+    reduction = decide(
         case.given("x").reshape(*attention.shape, -1),
         "vscan",
         keep_tokens=hp["keep"],

@@ -10,10 +10,10 @@ from streamprune.budget import Budget
 from streamprune.ops.pixels import patch_change
 from streamprune.pre_llm.stc import quiet_channels
 from streamprune.pre_llm.vidcom2 import VidCom2, similarities
-from streamprune.reduce import reduce_tokens, run_reducer
 from streamprune.reduction import Reduction
 from streamprune.tokens import VideoGrid, VisualTokens
 from tests.goldens.case import Case
+from tests.goldens.decision import decide
 
 
 def grid_of(case: Case) -> VideoGrid:
@@ -45,7 +45,7 @@ def compare_per_frame(case: Case, reduction: Reduction) -> None:
 def evs(case: Case) -> None:
     """Replays EVS; text goes on from the grid's width there, whatever the time ids have reached."""
     grid = grid_of(case)
-    reduction = reduce_tokens(features_of(case), "evs", keep_ratio=1 - case.hp["q"])
+    reduction = decide(features_of(case), "evs", keep_ratio=1 - case.hp["q"])
     recorded = case.arrays["out_kept"]
     assert len(reduction) == len(recorded)
     assert torch.equal(reduction.index[: grid.tokens_per_frame], torch.arange(grid.tokens_per_frame))
@@ -62,7 +62,7 @@ def vidcom2(case: Case) -> None:
     """Replays VidCom2 as its authors released it."""
     hp, features = case.hp, features_of(case)
     method = VidCom2(temperature=hp["temp"], budget=Budget(keep_ratio=hp["base_scale"]))
-    reduction = run_reducer(method, VisualTokens.from_grid(features))
+    reduction = method.reduce(VisualTokens.from_grid(features))
     to_video, _ = similarities(features.flatten(1, 2), method.channel_share)
     case.close("frame_scales", method.frame_shares(to_video, hp["base_scale"]))
     case.same("kept", reduction.index)
@@ -71,7 +71,7 @@ def vidcom2(case: Case) -> None:
 
 def dycoke(case: Case) -> None:
     """Replays DyCoke's first stage; cut frames come out by rising similarity."""
-    reduction = reduce_tokens(features_of(case), "dycoke", prune_share=case.hp["k_p"])
+    reduction = decide(features_of(case), "dycoke", prune_share=case.hp["k_p"])
     case.same("kept", reduction.index[reduction.order])
     case.close("values", reduction.features[reduction.order])
 
@@ -82,7 +82,7 @@ def timechat_online(case: Case) -> None:
     options = {"threshold" if hp["absolute"] else "drop_share": hp["threshold"]}
     if hp["method"] == "pixel":
         change = patch_change(case.given("pixels"), grid, std=hp["clip_std"], slices=hp["temporal_patch"])
-        reduction = reduce_tokens(
+        reduction = decide(
             change[..., None],
             "timechat_online",
             compare="pixels",
@@ -90,7 +90,7 @@ def timechat_online(case: Case) -> None:
             **options,
         )
     else:
-        reduction = reduce_tokens(features_of(case), "timechat_online", **options)
+        reduction = decide(features_of(case), "timechat_online", **options)
     case.same("kept", reduction.index)
     text_from = max(grid.frames, grid.rows, grid.cols)
     case.same("position_ids", positions(case, reduction.index, time_step=1, text_from=text_from))
@@ -100,7 +100,7 @@ def stc(case: Case) -> None:
     """Replays the pruner of STC call by call, with the channels that each call compares."""
     hp, features = case.hp, features_of(case)
     options = {"channel_share": hp["channel_keep"], "frames_per_call": hp["frames_per_call"]}
-    reduction = reduce_tokens(features, "stc", keep_tokens=hp["k"] * hp["T"], **options)
+    reduction = decide(features, "stc", keep_tokens=hp["k"] * hp["T"], **options)
     case.same("kept", reduction.index)
     calls = features.flatten(1, 2).split(hp["frames_per_call"])
     channels = [quiet_channels(call.flatten(0, 1), hp["channel_keep"])[1] for call in calls]
