@@ -127,21 +127,36 @@ def cell_similarity(
             one with a single part is exactly like it, as in the released code of arXiv 2507.07990. False: no
             other cells count, and a cell with a single part is as alike inside as that part.
     """
+    nested = _nested(levels)
     least: list[list[torch.Tensor]] = [[] for _ in levels[1:]]
     over_time: list[torch.Tensor] = []
-    before: list[_Cells] = []
+    before: _Frame | None = None
     for frame in frames:
-        now = list(_pooled(frame.float(), levels, sums=sums))
+        now = _Frame.of(list(_pooled(frame.float(), levels, sums=sums)), nested)
         inside = torch.full((levels[0].cells,), float("inf"), device=frames.device)
-        for number, (fine, coarse) in enumerate(itertools.pairwise(now)):
-            inside = _least(levels[number], fine, coarse, inside, as_released=as_released)
+        for number in range(len(levels) - 1):
+            inside = _least(levels, number, now, inside, as_released=as_released)
             least[number].append(inside)
-        if before:
-            over_time.append(torch.cat([_cosine(*pair) for pair in _pairs(before, now, levels)]))
+        if before is not None:
+            over_time.append(torch.cat([_cosine(*pair) for pair in _pairs(before, now)]))
         before = now
-    here, there = (torch.cat(side) for side in zip(*_places(levels), strict=True))
+    here, there = (torch.cat(side) for side in zip(*_places(levels, nested), strict=True))
     cosines = torch.stack(over_time) if over_time else torch.zeros(0, len(here), device=frames.device)
     return CellSimilarity([torch.stack(level) for level in least], here, there, cosines)
+
+
+# (finer level, coarser level): the cell of the coarser level around each cell of the finer one
+_Nested = dict[tuple[int, int], torch.Tensor]
+
+
+def _nested(levels: list[Level]) -> _Nested:
+    nested = {}
+    for fine, level in enumerate(levels):
+        around = torch.arange(level.cells, device=level.ancestor.device)
+        for coarse in range(fine + 1, len(levels)):
+            around = levels[coarse - 1].parent[around]
+            nested[fine, coarse] = around
+    return nested
 
 
 @dataclass(frozen=True)
@@ -159,6 +174,18 @@ class _Cells:
         return _Cells(self.values.index_select(0, cells), self.squares[cells])
 
 
+@dataclass(frozen=True)
+class _Frame:
+    """The cells of one frame by level, and those around the cells of each finer level."""
+
+    cells: list[_Cells]
+    around: dict[tuple[int, int], _Cells]
+
+    @classmethod
+    def of(cls, cells: list[_Cells], nested: _Nested) -> _Frame:
+        return cls(cells, {pair: cells[pair[1]].at(around) for pair, around in nested.items()})
+
+
 def _pooled(values: torch.Tensor, levels: list[Level], *, sums: bool) -> Iterator[_Cells]:
     yield _Cells.of(values)
     for fine, coarse in itertools.pairwise(levels):
@@ -171,42 +198,38 @@ def _pooled(values: torch.Tensor, levels: list[Level], *, sums: bool) -> Iterato
 
 
 def _least(
-    level: Level, fine: _Cells, coarse: _Cells, inside: torch.Tensor, *, as_released: bool
+    levels: list[Level], number: int, frame: _Frame, inside: torch.Tensor, *, as_released: bool
 ) -> torch.Tensor:
-    """(coarse cells,) lowest cosine with a part; ``inside`` is that of the parts."""
-    cosine = _cosine(fine, coarse.at(level.parent))
+    """Lowest cosine of each cell above level ``number`` with a part; ``inside`` is that of the parts."""
+    parent, fine, coarse = levels[number].parent, frame.cells[number], frame.cells[number + 1]
+    cosine = _cosine(fine, frame.around[number, number + 1])
     least = cosine.new_full((len(coarse.squares),), float("inf"))
-    least.scatter_reduce_(0, level.parent, cosine, "amin")
-    parts = torch.bincount(level.parent)
+    least.scatter_reduce_(0, parent, cosine, "amin")
+    parts = torch.bincount(parent)
     if as_released:
         few = (parts < 4).nonzero()[:, 0]
         least[few] = torch.minimum(least[few], _cosine(coarse.at(few), fine.at(torch.zeros_like(few))))
         return least
-    part_inside = torch.full_like(least, float("inf")).scatter_reduce(0, level.parent, inside, "amin")
+    part_inside = torch.full_like(least, float("inf")).scatter_reduce(0, parent, inside, "amin")
     return torch.where(parts == 1, part_inside, least)
 
 
-def _pairs(before: list[_Cells], now: list[_Cells], levels: list[Level]) -> Iterator[tuple[_Cells, _Cells]]:
+def _pairs(before: _Frame, now: _Frame) -> Iterator[tuple[_Cells, _Cells]]:
     """The contents of the pairs of :func:`_places`, in the same order."""
-    for fine, level in enumerate(levels):
-        yield before[fine], now[fine]
-        ancestor = torch.arange(level.cells, device=level.ancestor.device)
-        for coarse in range(fine + 1, len(levels)):
-            ancestor = levels[coarse - 1].parent[ancestor]
-            yield before[fine], now[coarse].at(ancestor)
-            yield before[coarse].at(ancestor), now[fine]
+    yield from zip(before.cells, now.cells, strict=True)
+    for pair in now.around:
+        yield before.cells[pair[0]], now.around[pair]
+        yield before.around[pair], now.cells[pair[0]]
 
 
-def _places(levels: list[Level]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _places(levels: list[Level], nested: _Nested) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Which cell of a frame meets which of the next: equal ones, and those that contain one another."""
-    for fine, level in enumerate(levels):
-        cells = torch.arange(level.cells, device=level.ancestor.device)
-        yield cells + level.first, cells + level.first
-        ancestor = cells
-        for coarse in range(fine + 1, len(levels)):
-            ancestor = levels[coarse - 1].parent[ancestor]
-            yield cells + level.first, ancestor + levels[coarse].first
-            yield ancestor + levels[coarse].first, cells + level.first
+    own = [torch.arange(level.cells, device=level.ancestor.device) + level.first for level in levels]
+    yield from zip(own, own, strict=True)
+    for (fine, coarse), around in nested.items():
+        outer = around + levels[coarse].first
+        yield own[fine], outer
+        yield outer, own[fine]
 
 
 def _cosine(left: _Cells, right: _Cells) -> torch.Tensor:
