@@ -17,6 +17,7 @@ _ROWS: tuple[tuple[str, str, str], ...] = (
     ("decode_ms", "decode", "ms"),
     ("preprocess_ms", "preprocess", "ms"),
     ("encode_ms", "encode", "ms"),
+    ("tower_share", "vision tower tokens", "share"),
     ("choose_ms", "choose frames", "ms"),
     ("reduce_ms", "reduce", "ms"),
     ("prefill_ms", "prefill", "ms"),
@@ -41,6 +42,8 @@ def stats_table(columns: Sequence[tuple[str, Mapping[str, int | float]]]) -> Tab
         values = [stats[key] for _, stats in columns]
         if key in ("choose_ms", "reduce_flops") and not any(values):
             continue  # few methods choose frames by what is in them, or let the language model choose
+        if key == "tower_share" and all(value == 1 for value in values):
+            continue  # no method worked inside the vision tower
         cells = [_format(value, kind) for value in values]
         if compared:
             cells.append(f"{values[1] / values[0]:.2f}" if values[0] else "")
@@ -51,6 +54,8 @@ def stats_table(columns: Sequence[tuple[str, Mapping[str, int | float]]]) -> Tab
 def _format(value: float, kind: str) -> str:
     if kind == "count":
         return f"{value:,.0f}"
+    if kind == "share":
+        return f"{value:.0%}"
     if kind == "ms":
         return f"{value:,.1f} ms"
     step, units = (

@@ -57,6 +57,7 @@ ROWS = (
     Row("atc", ALL, {"layer_keep_share": 0.7, "linkage": "single", "proportional": False}),
     Row("saint", NEVER, {"similarity_threshold": 0.6, "min_similar": 2}, counts=False),
     Row("saint", NEVER, {"similarity_threshold": 0.6, "batch_mean": True}, counts=False, frames_alone=False),
+    Row("saint", ALL, {"form": "graph", "layers": (1, 2)}),
     Row("flowcut", {"final_share": 1.0}, counts=False),
     Row("flowcut", {"final_share": 1.0}, {"batch_maximum": True}, counts=False, frames_alone=False),
     Row("zero_tprune", ALL),

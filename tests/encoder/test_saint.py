@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from streamprune.encoder.base import LayerInput, LayerReduction, LayerSignals, TowerShape
-from streamprune.encoder.saint import Saint, redundancy
+from streamprune.encoder.saint import Saint, least_redundant, redundancy
 from tests.encoder import references
-from tests.encoder.towers import SHAPE, NumpyTower, pixels, run
+from tests.encoder.towers import SHAPE, Array, NumpyTower, pixels, run, unit
 
 
 def decide(keys: torch.Tensor, **options: object) -> LayerReduction:
@@ -67,12 +68,45 @@ def test_a_whole_run_equals_loops_in_double_precision(threshold: float, least: i
         torch.testing.assert_close(states, torch.from_numpy(expected).float(), rtol=1e-4, atol=1e-4)
 
 
+def rounds(similarity: Array, left: int) -> list[int]:
+    """The graph form with plain lists."""
+    there, divisor = list(range(len(similarity))), 16
+    while len(there) > left:
+        divisor = max(1, min(len(there) - left, len(there) // divisor))
+        sums = {t: similarity[t, there].sum() for t in there}
+        gone = sorted(there, key=lambda t: (-sums[t], t))[:divisor]
+        there = [t for t in there if t not in gone]
+    return there
+
+
+@pytest.mark.parametrize("tokens", [1, 5, 40, 100])
+def test_rounds_drop_what_is_like_everything(tokens: int) -> None:
+    rows = unit(np.random.default_rng(tokens).normal(size=(2, tokens, 4)))
+    similarity = rows @ rows.transpose(0, 2, 1)
+    for left in {1, 1 + tokens // 3, tokens}:
+        found = least_redundant(torch.from_numpy(similarity), left)
+        assert found.tolist() == [rounds(frame, left) for frame in similarity]
+
+
+def test_the_graph_form_drops_the_crowd_first() -> None:
+    keys = torch.eye(8)[None].clone()
+    keys[0, :5, 0] = 10.0
+    decision = decide(keys, form="graph", layer_keep_share=0.5)
+    assert decision.step is not None
+    assert set(range(5, 8)) <= set(decision.step.index[0].tolist())
+    counts = Saint(form="graph").counts(TowerShape(24, 24, 24))
+    assert counts is not None
+    assert counts[11:13] == (576, 375)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"similarity_threshold": 3}, "similarity_threshold must be in"),
         ({"min_similar": 0}, "min_similar must be at least 1"),
         ({"sharpness": -1}, "sharpness must be in"),
+        ({"form": "full"}, "unknown form of saint 'full'"),
+        ({"layer_keep_share": 0}, "layer_keep_share must be in"),
         ({"batch_mean": "yes"}, "batch_mean must be True or False"),
     ],
 )
