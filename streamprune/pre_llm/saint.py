@@ -37,7 +37,8 @@ class SAINT(PreLLMMethod):
         min_similar: how many similar tokens make one redundant.
         sharpness: how much the similarity counts beside the number of similar tokens, in [0, 40].
         same_count: without a budget, every frame drops the mean over frames, rounded down, as the release
-            does for a batch of images; False = each frame its own number, as for batches of one.
+            does for a batch of images, so that a frame has to wait for the others; False = each frame its own
+            number, as for batches of one.
         as_released: with a budget, each round but the first divides the tokens left by the number dropped in
             the round before, which is what the release computes. False: each round drops a sixteenth.
         metric: tokens are alike by the cosine of their ``features`` or of the tower's ``keys`` (frames, rows,
