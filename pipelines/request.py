@@ -161,8 +161,8 @@ class AnswerRequest:
             )
         if not self.recipe.budget.keeps_all:
             raise RecipeError(
-                f"keep_ratio and keep_tokens are for the pre_llm stage, which the recipe {self.recipe.name!r} "
-                "does not have; leave them out, or add a [pre_llm] method"
+                "keep_ratio and keep_tokens are for the pre_llm stage, which the recipe "
+                f"{self.recipe.name!r} does not have; leave them out, or add a [pre_llm] method"
             )
         return KeepAll()
 
