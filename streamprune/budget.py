@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Literal
 
+from streamprune.checks import check_count
 from streamprune.errors import InvalidTypeError, InvalidValueError
 
 # "truncate" and "ceil_product" are int() and math.ceil() of the float product, as released code writes them:
@@ -77,6 +78,59 @@ class Budget:
         if self.keep_tokens is not None:
             return min(tokens_per_frame, max(1, self.keep_tokens // frames))
         return self.tokens(tokens_per_frame, rounding=rounding)
+
+
+@dataclass(frozen=True)
+class CacheBudget:
+    """How much of a key-value cache may stay: a kept share, a number of entries, or bytes; at most one.
+
+    Args:
+        keep_ratio: share of the tokens seen whose entries are KEPT, in (0, 1].
+        keep_tokens: entries kept per layer and head, at least 1.
+        keep_bytes: bytes that all layers together may hold, at least 1.
+
+    None given means everything is kept. Raises InvalidValueError or InvalidTypeError for anything else.
+    """
+
+    keep_ratio: float | None = None
+    keep_tokens: int | None = None
+    keep_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.keep_bytes is not None:
+            if self.keep_ratio is not None or self.keep_tokens is not None:
+                raise InvalidValueError(
+                    "give one of keep_ratio, keep_tokens and keep_bytes, "
+                    f"got {self.keep_ratio!r}, {self.keep_tokens!r} and {self.keep_bytes!r}"
+                )
+            check_count("keep_bytes", self.keep_bytes)
+        Budget(self.keep_ratio, self.keep_tokens)
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether every entry stays however many there are."""
+        return self.keep_bytes is None and Budget(self.keep_ratio, self.keep_tokens).keeps_all
+
+    def entries(self, seen_tokens: int, entry_bytes: int, layers: int) -> int:
+        """Entries that each of ``layers`` may hold after ``seen_tokens``, at least 1; maybe more than came.
+
+        Args:
+            entry_bytes: what one entry of every row and head of a layer takes together.
+        """
+        return max(1, _round(self.exact_entries(seen_tokens, entry_bytes, layers), "floor"))
+
+    def exact_entries(self, seen_tokens: int, entry_bytes: int, layers: int) -> float:
+        """:meth:`entries` before rounding, for methods that share a fraction out over the layers."""
+        if self.keep_bytes is not None:
+            if self.keep_bytes < layers * entry_bytes:
+                raise InvalidValueError(
+                    f"keep_bytes={self.keep_bytes} holds not even one entry: one takes {entry_bytes} bytes "
+                    f"in each of {layers} layers"
+                )
+            return self.keep_bytes // (layers * entry_bytes)
+        if self.keep_tokens is not None:
+            return self.keep_tokens
+        return seen_tokens * (1.0 if self.keep_ratio is None else self.keep_ratio)
 
 
 def share_of(total_tokens: int, share: float, *, rounding: Rounding = "floor") -> int:

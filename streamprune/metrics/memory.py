@@ -28,7 +28,8 @@ def kv_bytes(cache: Any) -> int:
     """Bytes of a transformers key-value cache: every tensor its layers hold; 0 for no cache."""
     if cache is None:
         return 0
-    held = (value for layer in cache.layers for value in vars(layer).values())
+    held = [value for layer in cache.layers for value in vars(layer).values()]
+    held += [value for table in held if isinstance(table, dict) for value in table.values()]
     return tensor_bytes(value for value in held if isinstance(value, torch.Tensor))
 
 

@@ -1,0 +1,134 @@
+"""What a cache of fewer entries has to be told around each attention, and masks that fit what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from streamprune.errors import UnsupportedModelError
+from streamprune.ops.rotary import rotate
+
+if TYPE_CHECKING:
+    from streamprune.cache.kept import KeptCache, KeptLayer
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """What a layer is told about the call that is about to reach it.
+
+    Attributes:
+        scaling: factor of the inner products.
+        queries: (rows, heads, some, dim) rotated queries of the last tokens, None when not asked for.
+        visible: (rows, tokens) bool, False = padding; None = no padding.
+    """
+
+    scaling: float
+    queries: torch.Tensor | None
+    visible: torch.Tensor | None
+
+
+@contextmanager
+def watch(model: Any, cache: KeptCache) -> Iterator[None]:
+    """Tell ``cache`` about every call of ``model`` that is given it; other calls pass unchanged."""
+
+    def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if kwargs.get("past_key_values") is not cache:
+            return None
+        layer = cache.layers[module.layer_idx]
+        states = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+        if cache.policy.keeps_all or not hasattr(layer, "looked"):
+            return None
+        mask = kwargs.get("attention_mask")
+        visible = _visible(mask, states.shape[1])
+        rows = min(cache.policy.query_rows(states.shape[1]), states.shape[1])
+        queries = _queries(module, states, kwargs["position_embeddings"], rows) if rows else None
+        layer.looked = Looked(float(module.scaling), queries, visible)
+        return args, {**kwargs, "attention_mask": _fitting_mask(module, layer, mask, visible, states)}
+
+    with ExitStack() as hooks:
+        for layer in model.get_decoder().layers:
+            attention = getattr(layer, "self_attn", None)
+            if attention is not None:
+                hooks.callback(attention.register_forward_pre_hook(before, with_kwargs=True).remove)
+        yield
+
+
+def _visible(mask: torch.Tensor | None, new: int) -> torch.Tensor | None:
+    """(rows, new) which of the new tokens are no padding, from the mask's last row; None when all are."""
+    # one new token is one of an answer; what a sequence that has ended goes on with does no harm
+    if mask is None or new == 1:
+        return None
+    if mask.ndim == 2:
+        visible = mask[:, -new:].bool()
+    else:
+        last = mask[:, 0, -1, -new:]
+        visible = last if last.dtype == torch.bool else last == 0
+    return None if bool(visible.all()) else visible
+
+
+def _fitting_mask(
+    module: Any,
+    layer: KeptLayer,
+    mask: torch.Tensor | None,
+    visible: torch.Tensor | None,
+    states: torch.Tensor,
+) -> torch.Tensor | None:
+    """``mask`` itself while it fits what ``layer`` holds and is given; else one that does.
+
+    The model makes one mask for all layers, by the length of the first and by the padding of the tokens seen.
+    """
+    new, held = states.shape[1], layer.held
+    if held == layer.seen and (mask is None or mask.shape[-1] == held + new):
+        return mask
+    kind = str(module.config._attn_implementation)
+    padded = layer.has_padding or visible is not None
+    if not padded and (new == 1 or "flash" in kind):
+        return None
+    if kind not in ("sdpa", "eager"):
+        what = "padded batches" if padded else "several tokens at once"
+        raise UnsupportedModelError(
+            f"a reduced cache cannot take {what} with attn_implementation={kind!r}; load the model with "
+            "'sdpa' or 'eager'"
+        )
+    fresh = torch.ones(len(states), new, dtype=torch.bool, device=states.device)
+    fresh = fresh if visible is None else visible
+    own = torch.ones(new, new, dtype=torch.bool, device=states.device).tril() & fresh[:, None, None]
+    seen = own if not held else _beside(layer.entries["tokens"] >= 0, own)
+    if seen.shape[1] > 1:
+        seen = seen.repeat_interleave(module.num_key_value_groups, 1)
+    if kind == "sdpa":
+        return seen
+    return torch.zeros_like(seen, dtype=states.dtype).masked_fill(~seen, torch.finfo(states.dtype).min)
+
+
+def _beside(old: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """(rows, heads, new, held + new) from (rows, heads, held) and (rows, 1, new, new)."""
+    new = own.shape[-1]
+    return torch.cat([old[:, :, None].expand(-1, -1, new, -1), own.expand(-1, old.shape[1], -1, -1)], -1)
+
+
+def _queries(
+    attention: Any, states: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor], count: int
+) -> torch.Tensor:
+    """(rows, heads, count, dim) float32: queries of the last ``count`` tokens as they enter the attention.
+
+    Args:
+        states: (rows, tokens, width) what goes into the attention.
+        tables: cosines and sines of the tokens' positions, (rows or 1, tokens, dim).
+    """
+    project = getattr(attention, "q_proj", None)
+    if project is None:
+        raise UnsupportedModelError(
+            f"{type(attention).__name__} has no q_proj to compute queries with; use a policy that reads keys "
+            "and values only"
+        )
+    queries = project(states[:, -count:]).unflatten(-1, (-1, attention.head_dim))
+    norm = getattr(attention, "q_norm", None)
+    queries = (queries if norm is None else norm(queries)).float()
+    cos, sin = (table[:, -count:, None].float() for table in tables)
+    turned: torch.Tensor = rotate(queries, cos, sin)
+    return turned.transpose(1, 2)

@@ -1,0 +1,127 @@
+"""What a cache policy sees of one layer: tensors only, no model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from streamprune.errors import InvalidValueError
+
+# rows of an attention map that exist at a time
+_QUERY_ROWS = 128
+
+# what a segment says about an entry that is no visual token; visual tokens carry the number of their frame
+PROMPT_TEXT = -1
+NOT_LABELLED = -2
+
+
+@dataclass(frozen=True, eq=False)
+class LayerView:
+    """One layer's cache when a policy decides: right after ``new`` tokens were added to it.
+
+    Rows of a batch are ``b``, key-value heads ``h``, query heads ``H``, entries ``n``. Entries stand in the
+    order in which their tokens came; the last ``new`` belong to this call.
+
+    Attributes:
+        keys, values: (b, h, n, dim) as they are cached, keys rotated.
+        tokens: (b, h, n) int, the number of each entry's token in its row, from 0; -1 = padding.
+        new: tokens of this call.
+        seen: tokens so far, dropped ones and padding included.
+        prompt: what ``seen`` was after the last call that brought more than one token.
+        layer, depth: number of the layer, from 0, among the ``depth`` layers that are reduced.
+        scaling: factor of the inner products of queries and keys.
+        queries: (b, H, rows, dim) rotated queries of the last tokens; None unless the policy asked for rows.
+        segments: (b, h, n) int, frame of a visual token, PROMPT_TEXT or NOT_LABELLED; None = nothing
+            labelled.
+        state: (b, h, n) tensors that the policy's ``observe`` returned, zero for new entries.
+    """
+
+    keys: torch.Tensor = field(repr=False)
+    values: torch.Tensor = field(repr=False)
+    tokens: torch.Tensor = field(repr=False)
+    new: int
+    seen: int
+    prompt: int
+    layer: int = 0
+    depth: int = 1
+    scaling: float | None = None
+    queries: torch.Tensor | None = field(default=None, repr=False)
+    segments: torch.Tensor | None = field(default=None, repr=False)
+    state: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
+
+    @property
+    def held(self) -> int:
+        """Entries of each head."""
+        return int(self.keys.shape[-2])
+
+    @property
+    def decoding(self) -> bool:
+        """Whether this call brought one token of an answer, not a prompt or a part of one."""
+        return self.new == 1 and self.seen > 1
+
+    @property
+    def hidden(self) -> torch.Tensor:
+        """(b, h, n) bool: entries that stand for padding."""
+        return self.tokens < 0
+
+    def count(self) -> torch.Tensor:
+        """(b, h, 1) int: tokens of each row so far, without padding."""
+        return self.tokens.amax(-1, keepdim=True) + 1
+
+    def newest(self, tokens: int) -> torch.Tensor:
+        """(b, h, n) bool: entries of the last ``tokens`` tokens of each row."""
+        return self.tokens >= (self.count() - tokens).clamp(min=0)
+
+    def oldest(self, tokens: int) -> torch.Tensor:
+        """(b, h, n) bool: entries of the first ``tokens`` tokens of each row."""
+        return (self.tokens < tokens) & ~self.hidden
+
+    def attention(self, rows: int) -> torch.Tensor:
+        """(b, h, H / h, rows, n) float32: what the last ``rows`` queries pay to every entry, a softmax each.
+
+        Rows of padding are zero.
+        """
+        queries = self.grouped_queries(rows)
+        return self._rows(queries, self.held - queries.shape[-2])
+
+    def received(self, *, decay: float = 1.0) -> torch.Tensor:
+        """(b, h, H / h, n) float32: attention summed over all queries there are, a block of them at a time.
+
+        Args:
+            decay: factor that a query's attention loses with every later query.
+        """
+        total: torch.Tensor | None = None
+        for first, block in self._blocks(self.grouped_queries()):
+            rows = self._rows(block, first)
+            later = torch.arange(rows.shape[-2] - 1, -1, -1, device=rows.device)
+            mass = rows.sum(-2) if decay == 1 else (rows * (decay**later)[:, None]).sum(-2)
+            total = mass if total is None else total * decay ** rows.shape[-2] + mass
+        assert total is not None  # there is a query
+        return total
+
+    def grouped_queries(self, rows: int | None = None) -> torch.Tensor:
+        """(b, h, H / h, rows, dim) float32: the queries, or the last ``rows``, by the head they read from."""
+        if self.queries is None:
+            raise InvalidValueError("no queries were computed; let the policy's query_rows ask for some")
+        queries = self.queries if rows is None else self.queries[..., -rows:, :]
+        rows_of_heads = queries.shape[0], self.keys.shape[1], -1, *queries.shape[2:]
+        return queries.float().reshape(rows_of_heads)
+
+    def _blocks(self, queries: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+        """(entry of the first query, some queries), in order."""
+        start = self.held - queries.shape[-2]
+        for first in range(0, queries.shape[-2], _QUERY_ROWS):
+            yield start + first, queries[..., first : first + _QUERY_ROWS, :]
+
+    def _rows(self, queries: torch.Tensor, first: int) -> torch.Tensor:
+        """Attention of ``queries``, which belong to the entries from ``first`` on."""
+        scaling = self.keys.shape[-1] ** -0.5 if self.scaling is None else self.scaling
+        logits = queries @ self.keys.float()[:, :, None].transpose(-1, -2) * scaling
+        entries = torch.arange(self.held, device=logits.device)
+        own = entries[first : first + queries.shape[-2]]
+        unseen = (entries > own[:, None]) | self.hidden[:, :, None, None]
+        padding = self.hidden[:, :, own][:, :, None, :, None]
+        rows = torch.softmax(logits.masked_fill(unseen, -torch.inf), -1)
+        return rows.masked_fill(padding, 0.0)

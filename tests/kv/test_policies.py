@@ -1,0 +1,241 @@
+"""Each policy on tensors small enough to work out by hand, or against the plain arithmetic of its paper."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch.nn.functional import one_hot
+
+from streamprune.kv.base import Policy
+from streamprune.kv.h2o import H2O
+from streamprune.kv.keydiff import KeyDiff
+from streamprune.kv.knorm import KNorm
+from streamprune.kv.lagkv import LagKV
+from streamprune.kv.pyramidkv import PyramidKV, layer_share
+from streamprune.kv.snapkv import SnapKV
+from streamprune.kv.streamingllm import StreamingLLM
+from streamprune.kv.tova import TOVA
+from streamprune.kv.view import LayerView
+from streamprune.registry import build_method, list_methods
+from tests.kv.made_view import chosen, random_view, view_of
+
+
+def _paying(rows: list[list[float]]) -> LayerView:
+    """A view in which query i pays exactly ``rows[i]`` to the entries up to its own."""
+    entries = len(rows)
+    keys = torch.eye(entries)
+    queries = torch.zeros(entries, entries)
+    for i, row in enumerate(rows):
+        queries[i, : i + 1] = torch.tensor(row).log()
+    return view_of(keys, queries=queries)
+
+
+def test_streamingllm_keeps_the_first_and_the_newest() -> None:
+    view = view_of(torch.zeros(7, 2))
+    assert chosen(StreamingLLM(sinks=2, keep_tokens=5), view) == [[0, 1, 4, 5, 6]]
+    assert chosen(StreamingLLM(sinks=0, keep_tokens=3), view) == [[4, 5, 6]]
+    assert chosen(StreamingLLM(sinks=4, keep_tokens=2), view) == [[0, 1]], "the first sinks"
+    padded = dataclasses.replace(view, tokens=view.tokens - 2)
+    padded = dataclasses.replace(padded, tokens=padded.tokens.clamp(min=-1))
+    assert chosen(StreamingLLM(sinks=2, keep_tokens=4), padded) == [[2, 3, 5, 6]], "padding is no sink"
+
+
+def test_knorm_keeps_small_keys() -> None:
+    keys = torch.tensor([[3.0, 4.0], [0.0, 1.0], [1.0, 1.0]])
+    assert chosen(KNorm(keep_tokens=2), view_of(keys)) == [[1, 2]]
+
+
+def test_keydiff_keeps_what_points_elsewhere() -> None:
+    angles = torch.tensor([0.0, 10.0, 20.0, 90.0]).deg2rad()
+    keys = torch.stack([angles.cos(), angles.sin()], -1)
+    assert chosen(KeyDiff(keep_tokens=1), view_of(keys)) == [[3]]
+    assert chosen(KeyDiff(keep_tokens=3), view_of(keys)) == [[0, 1, 3]], "20 degrees is nearest to the mean"
+    assert chosen(KeyDiff(keep_tokens=2), view_of(keys)) == [[0, 3]]
+    assert chosen(KeyDiff(keep_tokens=2), view_of(keys * torch.tensor([[9.0], [1], [2], [5]]))) == [[0, 3]]
+    assert chosen(KeyDiff(keep_tokens=2), view_of(torch.ones(4, 3))) == [[0, 1]], "ties: the older"
+    assert len(chosen(KeyDiff(keep_tokens=2), view_of(torch.zeros(4, 3)))[0]) == 2
+
+
+def test_lagkv_scores_a_block_on_the_scale_of_the_next() -> None:
+    keys = torch.tensor([[0.0, 0.0], [0.0, 2.0], [0.0, 0.0], [1.0, 1.0]])
+    score = LagKV(sinks=0, lag=2, across_blocks=True).score(view_of(keys))
+    expected = torch.softmax(torch.tensor([0.0, math.sqrt(2)]), 0)
+    assert torch.allclose(score[0, 0, :2], expected)
+    assert (score[0, 0, 2:] > 1).all(), "the last block stays"
+    policy = LagKV(sinks=4, lag=128, keep_tokens=200)
+    for entries, scored in ((300, 128), (400, 256)):
+        score = policy.score(view_of(torch.randn(entries, 4, generator=torch.Generator().manual_seed(1))))
+        assert int((score < 1).sum()) == scored
+        assert (score[0, 0, :4] > 1).all()
+    assert chosen(LagKV(keep_tokens=6), view_of(torch.randn(10, 2))) == [[0, 1, 2, 3, 8, 9]], (
+        "too short: by age"
+    )
+    still = view_of(torch.ones(12, 3))
+    assert torch.isfinite(LagKV(sinks=0, lag=4).score(still)).all()
+
+
+def test_lagkv_does_not_mind_the_scale_of_channels() -> None:
+    view = random_view(40)
+    scale, shift = torch.rand(8) + 0.5, torch.randn(8)
+    moved = dataclasses.replace(view, keys=view.keys * scale + shift, values=view.values * 3)
+    policy = LagKV(sinks=2, lag=6, keep_tokens=20)
+    assert chosen(policy, view) == chosen(policy, moved)
+
+
+def test_tova_asks_the_newest_token() -> None:
+    view = _paying([[1.0], [0.5, 0.5], [0.2, 0.3, 0.5], [0.3, 0.3, 0.3, 0.1], [0.1, 0.4, 0.2, 0.29, 0.01]])
+    assert chosen(TOVA(keep_tokens=3), view) == [[1, 3, 4]]
+    heads = chosen(TOVA(keep_tokens=9), random_view())
+    assert heads[0] == heads[1], "one choice for all heads"
+
+
+def test_snapkv_with_one_query_and_no_smoothing_is_tova_of_each_head() -> None:
+    view = random_view(heads=1, group=3)
+    assert chosen(SnapKV(window=1, kernel=1, keep_tokens=9), view) == chosen(TOVA(keep_tokens=9), view)
+
+
+@pytest.mark.parametrize("pooling", ["average", "max"])
+def test_snapkv_against_the_plain_arithmetic(pooling: str) -> None:
+    view = random_view(25)
+    window, kernel, budget = 6, 5, 12
+    policy = SnapKV(window=window, kernel=kernel, pooling=pooling, keep_tokens=budget)  # type: ignore[arg-type]
+    assert view.queries is not None
+    for head, kept in enumerate(chosen(policy, view)):
+        total = [0.0] * (25 - window)
+        for query_head in (2 * head, 2 * head + 1):
+            votes = [0.0] * (25 - window)
+            for i in range(25 - window, 25):
+                logits = [float(view.queries[0, query_head, i] @ view.keys[0, head, j]) for j in range(i + 1)]
+                weights = [math.exp(x - max(logits)) for x in logits]
+                for j in range(25 - window):
+                    votes[j] += weights[j] / sum(weights)
+            for j in range(25 - window):
+                near = [votes[k] if 0 <= k < 25 - window else 0.0 for k in range(j - 2, j + 3)]
+                total[j] += sum(near) / kernel if pooling == "average" else max(near)
+        best = sorted(range(25 - window), key=lambda j: -total[j])[: budget - window]
+        assert kept == [*sorted(best), *range(25 - window, 25)]
+
+
+def test_snapkv_with_little_room_keeps_the_newest() -> None:
+    view = random_view(20)
+    assert chosen(SnapKV(window=8, keep_tokens=3), view) == [[17, 18, 19]] * 2
+    assert chosen(SnapKV(window=64, keep_tokens=3), view) == [[17, 18, 19]] * 2
+
+
+def test_pyramidkv_shares_along_a_line() -> None:
+    shares = [layer_share(100, 1000, window=8, beta=4, layer=layer, layers=6) for layer in range(6)]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) == 600
+    assert (shares[0], shares[-1]) == (175, 25)
+    flat = [layer_share(100, 1000, window=8, beta=1, layer=layer, layers=6) for layer in range(6)]
+    assert flat == [100] * 6
+    assert layer_share(10, 100, window=0, beta=5, layer=1, layers=2) == 2
+    assert layer_share(50, 60, window=8, beta=20, layer=0, layers=2) == 52, "no more than there is"
+    view = random_view(60)
+    first = dataclasses.replace(view, layer=0, depth=2)
+    last = dataclasses.replace(view, layer=1, depth=2)
+    policy = PyramidKV(window=4, beta=4, keep_tokens=20)
+    assert (len(chosen(policy, first)[0]), len(chosen(policy, last)[0])) == (35, 5)
+
+
+def test_h2o_sums_what_was_paid() -> None:
+    view = _paying([[1.0], [0.9, 0.1], [0.6, 0.1, 0.3]])
+    state = H2O().observe(view)["received"]
+    assert torch.allclose(state[0, 0], torch.tensor([2.5, 0.2, 0.3]))
+    assert chosen(H2O(keep_tokens=2), view) == [[0, 2]]
+    by_age = dataclasses.replace(view, state={"received": state})
+    assert torch.allclose(H2O(by_age=True).score(by_age)[0, 0], torch.tensor([2.5 / 3, 0.1, 0.3]))
+
+
+def test_attention_in_blocks_sums_to_one_for_every_query() -> None:
+    view = random_view(300, dim=4)
+    received = view.received()
+    assert torch.allclose(received.sum(-1), torch.tensor(300.0))
+    assert torch.allclose(received, view.attention(300).sum(-2), atol=1e-4)
+    decayed = view.received(decay=0.9)
+    weights = 0.9 ** torch.arange(299, -1, -1)
+    assert torch.allclose(decayed, (view.attention(300) * weights[:, None]).sum(-2), atol=1e-4)
+
+
+def test_padding_is_nobody() -> None:
+    view = random_view(12)
+    padded = dataclasses.replace(view, tokens=(view.tokens - 5).clamp(min=-1))
+    rows = padded.attention(12)
+    assert (rows[..., :5] == 0).all()
+    assert (rows[..., :5, :] == 0).all()
+    assert torch.allclose(rows[..., 5:, :].sum(-1), torch.ones(()))
+    assert chosen(KNorm(keep_tokens=8), padded)[0][:5] != [0, 1, 2, 3, 4]
+
+
+ALL: list[Policy] = [build_method("kv", row.name, {}) for row in list_methods("kv")]
+
+
+@pytest.mark.parametrize("policy", ALL, ids=lambda policy: type(policy).__name__)
+def test_every_policy(policy: Policy) -> None:
+    view = random_view(60)
+    view = dataclasses.replace(
+        view, segments=torch.arange(60).sub(4).floor_divide(8).clamp(min=-1).expand(1, 2, 60)
+    )
+    kept = chosen(dataclasses.replace(policy, keep_ratio=0.5, protect_first=3, protect_last=2), view)
+    for head in kept:
+        assert head == sorted(set(head))
+        assert {0, 1, 2, 58, 59} <= set(head)
+        assert min(head) >= 0
+        assert max(head) < 60
+    assert len({len(head) for head in kept}) == 1
+    half = dataclasses.replace(
+        view, keys=view.keys.half(), values=view.values.half(), queries=_maybe_half(view.queries)
+    )
+    wide = dataclasses.replace(
+        half, keys=half.keys.float(), values=half.values.float(), queries=_maybe_float(half.queries)
+    )
+    budget = dataclasses.replace(policy, keep_ratio=0.5)
+    assert chosen(budget, half) == chosen(budget, wide), "half precision decides as its float32 copy"
+    one = dataclasses.replace(policy, keep_tokens=1)
+    assert all(len(head) >= 1 for head in chosen(one, view))
+    still = dataclasses.replace(view, keys=torch.zeros_like(view.keys), values=torch.zeros_like(view.values))
+    assert all(math.isfinite(x) for head in chosen(budget, still) for x in head)
+    assert one_hot(torch.tensor(chosen(budget, still)), 60).sum(-2).max() == 1
+    assert dataclasses.replace(policy, keep_ratio=1.0).choose(view, entry_bytes=1) is None
+
+
+def _maybe_half(x: torch.Tensor | None) -> torch.Tensor | None:
+    return None if x is None else x.half()
+
+
+def _maybe_float(x: torch.Tensor | None) -> torch.Tensor | None:
+    return None if x is None else x.float()
+
+
+@pytest.mark.parametrize(
+    ("cls", "options", "said"),
+    [
+        (KNorm, {"keep_ratio": 0.5, "keep_tokens": 3}, "give keep_ratio or keep_tokens, not both"),
+        (KNorm, {"keep_bytes": 10, "keep_tokens": 3}, "give one of keep_ratio, keep_tokens and keep_bytes"),
+        (KNorm, {"keep_bytes": 0}, "keep_bytes must be at least 1"),
+        (KNorm, {"keep_ratio": 0.0}, r"keep_ratio must be in \(0, 1\]"),
+        (KNorm, {"protect_first": -1}, "protect_first must be at least 0"),
+        (KNorm, {"protect_text": 1}, "protect_text must be True or False"),
+        (KNorm, {"decoding": "drop"}, "unknown decoding 'drop'"),
+        (StreamingLLM, {"sinks": -1}, "sinks must be at least 0"),
+        (LagKV, {"lag": 1}, "lag must be at least 2"),
+        (SnapKV, {"kernel": 4}, "kernel must be odd"),
+        (SnapKV, {"window": 0}, "window must be at least 1"),
+        (SnapKV, {"pooling": "min"}, "unknown pooling 'min'"),
+        (PyramidKV, {"beta": 0.5}, r"beta must be in \[1, "),
+        (H2O, {"recent_share": 1.5}, r"recent_share must be in \[0, 1\]"),
+        (H2O, {"by_age": "yes"}, "by_age must be True or False"),
+    ],
+)
+def test_options_out_of_range(cls: type[Policy], options: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        cls(**options)  # type: ignore[arg-type]
+
+
+def test_a_policy_without_queries_says_so() -> None:
+    view = view_of(torch.zeros(4, 2))
+    with pytest.raises(ValueError, match="no queries were computed"):
+        SnapKV(keep_tokens=2).keep(view, 2)
