@@ -43,7 +43,7 @@ def cells_of(
 ) -> list[Cell]:
     """The cells of one frame (rows, cols, channels), by their first grid cell."""
     rows, cols, _ = frame.shape
-    level = {
+    level: dict[tuple[int, int], tuple[Cell, list[tuple[int, int]]]] = {
         (y, x): (Cell(number, (y, x, y + 1, x + 1), frame[y, x]), [])
         for y in range(rows)
         for x in range(cols)

@@ -23,12 +23,15 @@ from tests.contract.table import clip
 def clusters_of(frame: npt.NDArray[np.float64], count: int, linkage: Linkage) -> list[list[int]]:
     unit = frame / np.linalg.norm(frame, axis=1, keepdims=True)
     groups = [[token] for token in range(len(frame))]
-    combine = {"average": np.mean, "complete": np.max, "single": np.min}[linkage]
+
+    def apart(pair: tuple[list[int], list[int]]) -> float:
+        distances = [1 - float(unit[a] @ unit[b]) for a in pair[0] for b in pair[1]]
+        if linkage == "average":
+            return sum(distances) / len(distances)
+        return max(distances) if linkage == "complete" else min(distances)
+
     while len(groups) > count:
-        pairs = itertools.combinations(groups, 2)
-        one, other = min(
-            pairs, key=lambda pair: float(combine([1 - unit[a] @ unit[b] for a in pair[0] for b in pair[1]]))
-        )
+        one, other = min(itertools.combinations(groups, 2), key=apart)
         one += other
         groups.remove(other)
     return sorted(sorted(group) for group in groups)

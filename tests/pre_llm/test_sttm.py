@@ -116,11 +116,11 @@ def test_released_corner_cells_of_a_single_part_are_one_token_whatever_they_hold
 
 
 def test_a_cell_alike_to_two_before_it_is_released_with_one_of_them() -> None:
-    # frame 0 is cut into four, frame 1 into one that is alike to the two on the left only
+    # frame 0 falls into single tokens, frame 1 into four cells, each alike to two of the four it contains
     left, right, both = [1.0, 0.0], [0.0, 1.0], [1.0, 0.2]
     frame = torch.tensor([[left, right], [left, right]])
     video = torch.stack([frame.repeat(2, 2, 1), torch.tensor(both).expand(4, 4, 2)])
-    options = {"spatial_threshold": 0.99, "temporal_threshold": 0.9, "root_level": 0}
+    options: dict[str, Any] = {"spatial_threshold": 0.99, "temporal_threshold": 0.9, "root_level": 0}
     released, joined = (reduce_tokens(video, "sttm", as_released=flag, **options) for flag in (True, False))
     assert len(released) == 16
     assert len(joined) == 12
@@ -148,8 +148,8 @@ def test_a_budget_lowers_both_thresholds_until_it_is_met(keep_ratio: float) -> N
     assert max(16, 0.85 * most) <= len(reduction) <= most
     # no pair of thresholds with this gap comes nearer
     for spatial in np.linspace(0.31, 1.0, 12).tolist():
-        given = {"spatial_threshold": spatial, "temporal_threshold": spatial - 0.3}
-        kept = len(reduce_tokens(features, "sttm", **given))
+        thresholds: dict[str, Any] = {"spatial_threshold": spatial, "temporal_threshold": spatial - 0.3}
+        kept = len(reduce_tokens(features, "sttm", **thresholds))
         assert not len(reduction) < kept <= most
 
 
