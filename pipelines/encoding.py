@@ -109,9 +109,7 @@ def encode_video(
     shown = ShownFrames(family, how.encoder, watch, keep=signals is None)
     late = shown.show_again if signals is None else None
     signals = family.cheap_signals() if signals is None else signals
-    family.check_frame_signals(signals)
-    if how.encoder is not None:
-        family.check_encoder(how.encoder, signals)
+    _check(family, signals, how)
     source = video if isinstance(video, Source) else open_source(video, backend=how.backend)
     parts: list[EncodedFrames] = []
     pts_seconds: list[float] = []
@@ -153,6 +151,13 @@ def encode_video(
         encoder=how.encoder,
         tower_share=encoded.tower_share,
     )
+
+
+def _check(family: VideoFamily, signals: Sequence[str], how: Encoding) -> None:
+    """Raise for what cannot be encoded, before anything is read."""
+    family.check_frame_signals(signals)
+    if how.encoder is not None:
+        family.check_encoder(how.encoder, signals)
 
 
 def _choose(
