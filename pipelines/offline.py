@@ -23,6 +23,7 @@ from streamprune.models.generation import check_context, generate
 from streamprune.models.loading import load_model
 from streamprune.models.question_signals import with_question
 from streamprune.models.signals import Signals
+from streamprune.pipelines.answer_cache import answer_cache
 from streamprune.pipelines.answers import Answer, AnswerStream, Stats
 from streamprune.pipelines.encoding import EncodedVideo, Encoding, Progress, encode_video
 from streamprune.pipelines.job import Job, Reduced, stats_of
@@ -250,7 +251,7 @@ class VideoLLM:
     def _check_room(self, request: AnswerRequest, method: Reducer, grid: VideoGrid) -> None:
         """Raise ContextLengthError as soon as so many frames cannot fit, before encoding them for nothing."""
         fixed = max(self.family.fixed_tokens(question, grid.frames) for question in request.questions)
-        full = fixed + grid.tokens if request.positions == "keep" else None
+        full = self.family.reach(fixed, grid) if request.positions == "keep" else None
         count = method.count(grid) if isinstance(method, PreLLMMethod) else None
         check_context(self.family, fixed + (count or 0), request.max_new_tokens, full)
 
@@ -266,9 +267,16 @@ class VideoLLM:
         prompt = self.family.prompt(
             question, reduced.reduction, pts_seconds=video.pts_seconds, positions=request.positions
         )
-        full = prompt.full_tokens if request.positions == "keep" else None
+        full = prompt.reach if request.positions == "keep" else None
         check_context(self.family, len(prompt), request.max_new_tokens, full)
-        out = generate(self.family, prompt, max_new_tokens=request.max_new_tokens, on_text=say, stop=stop)
+        out = generate(
+            self.family,
+            prompt,
+            max_new_tokens=request.max_new_tokens,
+            on_text=say,
+            stop=stop,
+            cache=answer_cache(self.family, request.policy(), prompt, reduced.reduction),
+        )
         if job.progress is not None:
             job.progress("generate", len(out.token_ids), len(out.token_ids))
         return Answer(

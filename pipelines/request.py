@@ -20,10 +20,11 @@ from streamprune.tokens import QUESTION_SIGNALS
 
 if TYPE_CHECKING:
     from streamprune.encoder.base import EncoderMethod
+    from streamprune.kv.base import Policy
     from streamprune.reduce import Reducer
 
 # what ask() carries out; a recipe with other stages must not pass in silence
-_STAGES = ("frames", "encoder", "pre_llm")
+_STAGES = ("frames", "encoder", "pre_llm", "kv")
 
 # ask()'s own settings: a misspelt one arrives among the method's options
 ASK_ARGUMENTS = (
@@ -139,6 +140,7 @@ class AnswerRequest:
             check_question(question)
         check_position_rule(self.positions)
         check_count("max_new_tokens", self.max_new_tokens)
+        self.policy()
 
     def method(self) -> Reducer:
         """The pre-LLM method with its budget; ``none`` when the recipe names none."""
@@ -166,6 +168,10 @@ class AnswerRequest:
             )
         return KeepAll()
 
+    def policy(self) -> Policy | None:
+        """The policy for the key-value cache; None when the recipe names none."""
+        return read_kv(self.recipe)
+
     def needs(self) -> tuple[str, ...]:
         """Signals of the video that the method reads; a method of the user's own need not say any."""
         return tuple(name for name in self._all_needs() if name not in QUESTION_SIGNALS)
@@ -187,6 +193,21 @@ def read_encoder(recipe: Recipe) -> EncoderMethod | None:
         raise InvalidTypeError(
             f"the encoder method {recipe.stages['encoder'].method!r} must be a subclass of "
             f"streamprune.encoder.base.EncoderMethod, got {type(built).__name__}"
+        )
+    return built
+
+
+def read_kv(recipe: Recipe) -> Policy | None:
+    """The policy that ``recipe`` names for the key-value cache; None when it names none."""
+    if "kv" not in recipe.stages:
+        return None
+    from streamprune.kv.base import Policy
+
+    built = recipe.build("kv")
+    if not isinstance(built, Policy):
+        raise InvalidTypeError(
+            f"the kv method {recipe.stages['kv'].method!r} must be a subclass of "
+            f"streamprune.kv.base.Policy, got {type(built).__name__}"
         )
     return built
 

@@ -13,6 +13,8 @@
 
 Every pre-LLM method is also a recipe of its own name, and so is a method of another stage whose name no other
 stage has (``earlytom``, ``scene``).
+
+The budget at the top counts visual tokens; a [kv] method has a budget of cache entries among its own options.
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ from typing import Any
 from streamprune.budget import Budget
 from streamprune.errors import InvalidTypeError, RecipeError, StreampruneError, UnknownNameError
 from streamprune.registry import STAGES, Stage, build_method, check_stage, get_method, list_methods
+
+# stages whose methods have a budget of their own
+_OWN_BUDGET = ("kv",)
 
 _TOP_LEVEL = ("name", "keep_ratio", "keep_tokens", *STAGES)
 
@@ -174,7 +179,7 @@ def _read_choice(stage: Stage, table: object) -> Choice:
         raise RecipeError(f'[{stage}] must be a table with method = "NAME", got {table!r}')
     get_method(stage, table["method"])
     for key in ("keep_ratio", "keep_tokens"):
-        if key in table:
+        if key in table and stage not in _OWN_BUDGET:
             raise RecipeError(
                 f"{key} belongs at the top of the recipe, above the first [stage], not in [{stage}]"
             )

@@ -8,15 +8,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from streamprune.errors import ContextLengthError
 from streamprune.models.base import Prompt, VideoFamily
 from streamprune.models.devices import out_of_memory_explained
+
+if TYPE_CHECKING:
+    from streamprune.cache.kept import KeptCache
 
 # what a decoder prints for a character whose bytes have not all come yet
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
@@ -137,6 +141,7 @@ def generate(
     max_new_tokens: int,
     on_text: Callable[[str], None] | None = None,
     stop: threading.Event | None = None,
+    cache: KeptCache | None = None,
 ) -> Generation:
     """Answer ``prompt`` greedily, exactly as ``model.generate`` would.
 
@@ -144,6 +149,7 @@ def generate(
         max_new_tokens: at most this many; the model may end earlier.
         on_text: called with every piece of the answer as it comes.
         stop: set it from another thread to end after the current token.
+        cache: an empty cache to use in place of the stock one.
 
     Raises DeviceError when memory runs out.
     """
@@ -155,10 +161,14 @@ def generate(
         now = stop is not None and (stop.is_set() or not threading.main_thread().is_alive())
         return torch.full((len(input_ids),), now, dtype=torch.bool, device=input_ids.device)
 
-    with family.lock, out_of_memory_explained(f"a prompt of {len(prompt)} tokens"):
+    inputs = prompt.model_inputs()
+    told = nullcontext() if cache is None else cache.watch(family.model)
+    if cache is not None:
+        inputs["past_key_values"] = cache
+    with family.lock, out_of_memory_explained(f"a prompt of {len(prompt)} tokens"), told:
         started = time.perf_counter()
         output = family.model.generate(
-            **prompt.model_inputs(),
+            **inputs,
             generation_config=_greedy(family, max_new_tokens),
             streamer=listener,
             stopping_criteria=[stopped],

@@ -140,8 +140,8 @@ def test_recipes_and_budgets(arguments: tuple[Any, ...], error: type[Exception],
 def test_a_stage_that_ask_does_not_carry_out_is_refused() -> None:
     from streamprune.recipe import Choice
 
-    with pytest.raises(RecipeError, match="a stage 'kv', which ask"):
-        read_recipe(Recipe("mine", {"kv": Choice("snapkv")}))
+    with pytest.raises(RecipeError, match="a stage 'memory', which ask"):
+        read_recipe(Recipe("mine", {"memory": Choice("tiered")}))
 
 
 def test_options_without_a_method_are_refused() -> None:

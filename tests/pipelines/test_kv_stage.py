@@ -1,0 +1,125 @@
+"""A recipe's kv stage, from the recipe's text to what the answer held."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import streamprune as sp
+from streamprune import errors
+from streamprune.cache.kept import KeptCache
+from streamprune.pipelines import offline
+from streamprune.pipelines.offline import VideoLLM
+from streamprune.pipelines.request import read_recipe
+from streamprune.recipe import Choice, Recipe
+from streamprune.registry import unregister_method
+
+QUESTION = "what colour is the circle ?"
+
+
+@pytest.fixture(scope="module")
+def video() -> Any:
+    return np.random.default_rng(1).integers(0, 256, (6, 36, 44, 3), dtype=np.uint8)
+
+
+def reduced_to(method: str, **options: Any) -> Recipe:
+    return Recipe(stages={"kv": Choice(method, options)})
+
+
+@pytest.fixture
+def caches(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The caches of the answers, in order."""
+    found: list[Any] = []
+    make = offline.answer_cache
+
+    def remember(*args: Any) -> Any:
+        found.append(make(*args))
+        return found[-1]
+
+    monkeypatch.setattr(offline, "answer_cache", remember)
+    return found
+
+
+@pytest.mark.parametrize("method", [row.name for row in sp.list_methods() if row.stage == "kv"])
+def test_keeping_all_says_the_same(vlm: VideoLLM, video: Any, method: str) -> None:
+    stock = vlm.ask(video, QUESTION, max_new_tokens=6)
+    ours = vlm.ask(video, QUESTION, recipe=reduced_to(method, keep_ratio=1.0), max_new_tokens=6)
+    assert ours.text == stock.text
+    assert ours.stats.kv_bytes == stock.stats.kv_bytes
+
+
+@pytest.mark.parametrize("method", [row.name for row in sp.list_methods() if row.stage == "kv"])
+def test_the_cache_is_as_small_as_it_says(vlm: VideoLLM, video: Any, caches: list[Any], method: str) -> None:
+    stock = vlm.ask(video, QUESTION, max_new_tokens=6)
+    recipe = reduced_to(method, keep_ratio=0.25, decoding="hold")
+    ours = vlm.ask(video, QUESTION, recipe=recipe, max_new_tokens=6)
+    assert ours.stats.new_tokens == 6, "nothing is compared when the answer ends at once"
+    cache = caches[-1]
+    assert isinstance(cache, KeptCache)
+    assert ours.stats.kv_bytes == pytest.approx(sum(layer.bytes for layer in cache.report()), abs=100)
+    # beside keys and values there are the numbers of the entries
+    assert 0.2 < ours.stats.kv_bytes / stock.stats.kv_bytes < 0.4
+
+
+def test_frames_and_text_are_labelled(vlm: VideoLLM, video: Any, caches: list[Any]) -> None:
+    toml = """
+    keep_ratio = 0.5
+    [pre_llm]
+    method = "stride"
+    [kv]
+    method = "knorm"
+    keep_tokens = 40
+    protect_text = true
+    """
+    answer = vlm.ask(video, QUESTION, recipe=Recipe.from_toml(toml), max_new_tokens=3)
+    segments = caches[-1].segments
+    assert segments.shape == (1, answer.stats.prompt_tokens)
+    frames = segments[segments >= 0]
+    assert len(frames) == answer.stats.tokens_kept == 48
+    assert torch.bincount(frames).tolist() == [8] * 6
+    text = (segments[0] == -1).nonzero()[:, 0].tolist()
+    for _, layer in caches[-1].kept_layers():
+        for head in layer.entries["tokens"][0].tolist():
+            assert set(text) <= set(head)
+
+
+def test_recipes_read_back_and_are_checked() -> None:
+    recipe = Recipe.from_toml('[kv]\nmethod = "streamingllm"\nkeep_tokens = 8\nsinks = 2\n', name="mine")
+    assert recipe.stages["kv"] == Choice("streamingllm", {"keep_tokens": 8, "sinks": 2})
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+    assert read_recipe("snapkv").stages.keys() == {"kv"}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "error", "said"),
+    [
+        (reduced_to("snapkv", kernel=2), errors.InvalidValueError, "kernel must be odd"),
+        (reduced_to("snapkv", windows=2), errors.UnknownNameError, "unknown option of snapkv 'windows'"),
+        (reduced_to("snapkw"), errors.UnknownNameError, "Did you mean 'snapkv'"),
+        (reduced_to("knorm", keep_tokens=2, protect_last=3), errors.InvalidValueError, "smaller than the 3"),
+        (reduced_to("knorm").with_budget(0.5), errors.RecipeError, "are for the pre_llm stage"),
+    ],
+)
+def test_bad_recipes_are_found_before_anything_is_read(
+    vlm: VideoLLM, recipe: Recipe, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        vlm.ask("no-such-file.mp4", QUESTION, recipe=recipe)
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """Not a policy."""
+
+
+def test_a_method_of_the_users_must_be_a_policy(vlm: VideoLLM, video: Any) -> None:
+    sp.register_method(Foreign, "foreign", stage="kv")
+    try:
+        with pytest.raises(errors.InvalidTypeError, match=r"'foreign' must be a subclass of .*Policy"):
+            vlm.ask(video, QUESTION, recipe=reduced_to("foreign"))
+    finally:
+        unregister_method("foreign", stage="kv")
