@@ -75,6 +75,25 @@ def test_compare_is_fair_at_the_same_budget() -> None:
     assert kept == [20, 20]
 
 
+def test_frames_are_chosen_by_what_is_in_them() -> None:
+    chosen = run("ask", CLIP, ASKED[0]["question"], "--frames", "scene", "--num-frames", "4")
+    assert chosen.exit_code == 0, chosen.output
+    figures = dict(re.findall(r"^(frames|choose frames) +([\d.]+)", chosen.output, re.MULTILINE))
+    assert figures["frames"] == "4"
+    assert float(figures["choose frames"]) > 0
+
+
+def test_every_question_gets_the_frames_it_would_get_alone() -> None:
+    questions = [ASKED[0]["question"], ASKED[1]["question"]]
+    settings = ("--frames", "quota", "--num-frames", "3", "--end-seconds", "4", "--json")
+    together = json.loads(run("ask", CLIP, *questions, *settings).stdout)["answers"]
+    alone = json.loads(run("ask", CLIP, questions[1], *settings).stdout)["answers"][0]
+    first, second = (answer["answers"][0] for answer in together)
+    assert first["pts_seconds"] != second["pts_seconds"] == alone["answers"][0]["pts_seconds"]
+    assert second["text"] == alone["answers"][0]["text"]
+    assert len(first["pts_seconds"]) == 3
+
+
 def test_recipe_file(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.toml"
     recipe.write_text(
@@ -111,6 +130,9 @@ def test_methods_lists_the_registry() -> None:
         (["--compare", "nonee"], ["Did you mean 'none'"]),
         (["--recipe", "missing.toml"], ["missing.toml"]),
         (["--num-frames", "0"], ["num_frames", "0"]),
+        (["--frames", "sceen"], ["Did you mean 'scene'"]),
+        (["--frames", "scene", "--fps", "2"], ["frames='scene'", "fps=2", "give one"]),
+        (["--frames", "timestamps"], ["times_seconds"]),
         (["--fps", "-1"], ["fps", "-1"]),
         (["--fps", "nan"], ["fps", "nan"]),
         (["--start-seconds", "5", "--end-seconds", "2"], ["start_seconds", "end_seconds"]),

@@ -24,6 +24,7 @@ def _loaded_after(statement: str) -> set[str]:
         "import streamprune.readers",
         "import streamprune.embedded.world",
         "import streamprune; streamprune.list_methods()",
+        "import streamprune.frames.scene, streamprune.frames.quota, streamprune.frames.holitom",
         "import streamprune; streamprune.Recipe.resolve('fastvid').with_budget(keep_ratio=0.1)",
     ],
 )
@@ -39,6 +40,10 @@ def test_nothing_heavy_is_imported(statement: str) -> None:
         ["methods"],
         ["ask", "x.mp4", "q", "--recipe", "fastvidd"],
         ["ask", "x.mp4", "q", "--keep-ratio", "1.5"],
+        ["methods", "--stage", "frames"],
+        ["ask", "x.mp4", "q", "--frames", "sceen"],
+        ["ask", "x.mp4", "q", "--frames", "vilamp", "--fps", "2"],
+        ["ask", "x.mp4", "q", "--frames", "quota", "--num-frames", "0"],
     ],
 )
 def test_help_listing_and_usage_errors_need_no_torch(arguments: list[str]) -> None:
