@@ -7,6 +7,10 @@
     method = "uniform"
     num_frames = 32
 
+    [encoder]
+    method = "tome"
+    removed = 20
+
     [pre_llm]
     method = "fastvid"
     num_segments = 8

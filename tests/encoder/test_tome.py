@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from streamprune.encoder.token_map import follow
 from streamprune.encoder.tome import ToMe, merge_schedule
 from tests.encoder import references
 from tests.encoder.towers import DEPTH, SHAPE, NumpyTower, pixels, run
+from tests.goldens.case import Case
 
 
 def entering(keys: torch.Tensor, states: torch.Tensor, size: torch.Tensor | None = None) -> LayerInput:
@@ -88,6 +91,20 @@ def test_size_in_the_attention_matters() -> None:
     given = pixels(2)
     weighed, flat = (run(ToMe(removed=8, proportional=p), given).states[0] for p in (True, False))
     assert (weighed - flat).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("name", ["case2", "case5_dup_tokens"])
+def test_a_layer_equals_what_was_recorded_of_the_release(name: str) -> None:
+    case = Case(Path(__file__).parents[1] / "goldens" / "recorded" / "tome" / f"{name}.npz")
+    values, metric = case.given("x"), case.given("metric")
+    decision = ToMe(removed=case.hp["r"]).reduce_layer(entering(metric, values))
+    assert decision.step is not None
+    assert decision.size is not None
+    left = decision.step.apply(values)
+    case.close("values", left)
+    case.same("size", decision.size)
+    case.same("source", decision.step.slot - left.shape[1] * torch.arange(len(left))[:, None])
+    case.close("unmerged_round0", decision.step.restore(left))
 
 
 def test_every_patch_counts_once_in_the_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
