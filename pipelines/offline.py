@@ -251,7 +251,7 @@ class VideoLLM:
     def _check_room(self, request: AnswerRequest, method: Reducer, grid: VideoGrid) -> None:
         """Raise ContextLengthError as soon as so many frames cannot fit, before encoding them for nothing."""
         fixed = max(self.family.fixed_tokens(question, grid.frames) for question in request.questions)
-        full = fixed + grid.tokens if request.positions == "keep" else None
+        full = self.family.reach(fixed, grid) if request.positions == "keep" else None
         count = method.count(grid) if isinstance(method, PreLLMMethod) else None
         check_context(self.family, fixed + (count or 0), request.max_new_tokens, full)
 
@@ -267,7 +267,7 @@ class VideoLLM:
         prompt = self.family.prompt(
             question, reduced.reduction, pts_seconds=video.pts_seconds, positions=request.positions
         )
-        full = prompt.full_tokens if request.positions == "keep" else None
+        full = prompt.reach if request.positions == "keep" else None
         check_context(self.family, len(prompt), request.max_new_tokens, full)
         out = generate(
             self.family,

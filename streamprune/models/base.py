@@ -83,8 +83,8 @@ class EncodedFrames:
         frames, rows, cols, channels = self.features.shape
         grid = VideoGrid(frames, rows, cols)
         carried = None if self.carried is None else self.carried.reshape(grid.tokens, -1)
-        rows = self.features.reshape(grid.tokens, channels)
-        return VisualTokens(rows, grid, signals, pts_seconds, carried=carried)
+        flat = self.features.reshape(grid.tokens, channels)
+        return VisualTokens(flat, grid, signals, pts_seconds, carried=carried)
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,11 @@ class Prompt:
 
     def __len__(self) -> int:
         return int(self.input_ids.shape[-1])
+
+    @property
+    def reach(self) -> int:
+        """Positions that it takes, the gaps between them included."""
+        return int(self.position_ids.max()) + 1
 
     def model_inputs(self) -> dict[str, Any]:
         """Keyword arguments for the model, made afresh: generation may overwrite the features it is given."""
@@ -289,6 +294,10 @@ class VideoFamily(ABC):
         positions: PositionRule = "keep",
     ) -> Prompt:
         """Build the prompt for ``question`` about what ``reduction`` left of one video."""
+
+    def reach(self, fixed: int, grid: VideoGrid) -> int:
+        """Positions that a prompt with all of ``grid`` takes at least, ``fixed`` tokens being besides it."""
+        return fixed + grid.tokens
 
     @abstractmethod
     def fixed_tokens(self, question: str, frames: int = 1) -> int:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 FAMILIES: dict[str, str] = {
     "llava_onevision": "streamprune.models.llava_onevision",
+    "qwen2_5_vl": "streamprune.models.qwen2_5_vl",
+    "qwen2_vl": "streamprune.models.qwen2_vl",
+    "qwen3_vl": "streamprune.models.qwen3_vl",
 }
 
 

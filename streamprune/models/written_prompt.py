@@ -1,0 +1,70 @@
+"""A prompt with every visual token written out, and what is left of it after a reduction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from streamprune.models.positions import PositionRule, check_position_rule
+from streamprune.tokens import Reduction
+
+
+@dataclass(frozen=True)
+class KeptPrompt:
+    """What a reduction leaves of a written prompt.
+
+    Attributes:
+        input_ids: (1, length).
+        position_ids: (..., 1, length), as many axes as the full prompt's.
+        order: (kept,) rows of the reduction in the order of the prompt.
+        kept_columns: (kept,) where in the prompt each row of the reduction stands.
+    """
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    order: torch.Tensor
+    kept_columns: torch.Tensor
+
+
+@dataclass(frozen=True)
+class WrittenPrompt:
+    """A prompt in which visual tokens may stand in several runs, with text between them.
+
+    Attributes:
+        ids: (length,) int64.
+        visual: (length,) bool, where the grid's tokens stand, in the order of the grid.
+    """
+
+    ids: torch.Tensor
+    visual: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def keep(self, reduction: Reduction, positions: torch.Tensor, rule: PositionRule = "keep") -> KeptPrompt:
+        """Take out the visual tokens that ``reduction`` drops; all text stays.
+
+        Args:
+            positions: (..., length) of the full prompt.
+            rule: "keep" leaves every token where it was in the full prompt; "renumber" counts 0, 1, 2, ...
+                over what is left, the same on every axis.
+        """
+        check_position_rule(rule)
+        device = self.ids.device
+        # rows that stand for no token have no place of their own: they take the last one
+        index = torch.where(reduction.index < 0, reduction.grid.tokens - 1, reduction.index).to(device)
+        rows = self.visual.nonzero()[:, 0][index]
+        text = (~self.visual).nonzero()[:, 0]
+        columns, sources = torch.sort(torch.cat([text, rows]), stable=True)
+        places = torch.empty_like(sources)
+        places[sources] = torch.arange(len(sources), device=device)
+        kept = positions[..., columns]
+        if rule == "renumber":
+            kept = torch.arange(len(columns), device=device).expand(kept.shape)
+        return KeptPrompt(
+            input_ids=self.ids[columns][None],
+            position_ids=kept[..., None, :],
+            order=sources[sources >= len(text)] - len(text),
+            kept_columns=places[len(text) :],
+        )

@@ -1,0 +1,150 @@
+"""Signals from inside a Qwen tower against attention maps of the tower running eager."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from streamprune.models.base import VideoFamily
+from streamprune.models.loading import load_model
+from streamprune.models.patch_merger_tower import PatchMergerTower
+from tests.models.small_qwen import FAMILIES, save_small_qwen
+
+SLICES, ROWS, COLS = 3, 3, 5  # windows of 2 x 2 tokens do not divide it
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_small_qwen(tmp_path_factory.mktemp(request.param), request.param)
+
+
+@pytest.fixture(scope="module")
+def family(folder: Path) -> VideoFamily:
+    return load_model(folder)
+
+
+@pytest.fixture(scope="module")
+def pixels() -> torch.Tensor:
+    return torch.randn(2 * SLICES, 3, 8 * ROWS, 8 * COLS, generator=torch.Generator().manual_seed(4))
+
+
+def token_order(family: VideoFamily) -> list[int]:
+    """For every token of a slice its place inside the tower: windows one after another, cut at the edge."""
+    flat = np.arange(ROWS * COLS).reshape(ROWS, COLS)
+    if family.model_type != "qwen2_5_vl":
+        return flat.flatten().tolist()
+    inside = [
+        int(n)
+        for y in range(0, ROWS, 2)
+        for x in range(0, COLS, 2)
+        for n in flat[y : y + 2, x : x + 2].flatten()
+    ]
+    return [inside.index(token) for token in range(ROWS * COLS)]
+
+
+@torch.no_grad()
+def queries_and_keys(family: VideoFamily, pixels: torch.Tensor, block: int) -> tuple[torch.Tensor, ...]:
+    """(slices, heads, patches, width) of one block, caught where the tower hands them to its attention."""
+    attention = family.model.get_encoder("video").blocks[block].attn
+    module = __import__(type(attention).__module__, fromlist=["apply_rotary_pos_emb_vision"])
+    stock, calls = module.apply_rotary_pos_emb_vision, []
+
+    def spy(q: torch.Tensor, k: torch.Tensor, *tables: torch.Tensor) -> Any:
+        calls.append((*stock(q, k, *tables), k))
+        return calls[-1][:2]
+
+    module.apply_rotary_pos_emb_vision = spy
+    try:
+        family.encode(pixels)
+    finally:
+        module.apply_rotary_pos_emb_vision = stock
+    return tuple(rows.unflatten(0, (SLICES, -1)).transpose(1, 2) for rows in calls[block])
+
+
+def by_token(family: VideoFamily, rows: torch.Tensor) -> torch.Tensor:
+    """(slices, patches, ...) to (slices, rows, cols, ...)."""
+    merged = rows.unflatten(1, (ROWS * COLS, 4)).mean(2)[:, token_order(family)]
+    return merged.unflatten(1, (ROWS, COLS))
+
+
+@pytest.mark.parametrize(
+    ("name", "block"),
+    [("received_attention", 3), ("received_attention_middle", 1), ("received_attention_shallow", 1)],
+)
+def test_received_attention_is_the_mean_of_the_map(
+    family: VideoFamily, pixels: torch.Tensor, name: str, block: int
+) -> None:
+    queries, keys, _ = queries_and_keys(family, pixels, block)
+    attention = torch.softmax(queries @ keys.transpose(2, 3) / queries.shape[-1] ** 0.5, -1)
+    expected = by_token(family, attention.mean((1, 2)))
+    found = family.encode(pixels, (name,)).signals[name]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert found.std() > 1e-3
+    other = queries_and_keys(family, pixels, 4 - block)
+    assert (
+        by_token(family, torch.softmax(other[0] @ other[1].mT, -1).mean((1, 2))) - found
+    ).abs().max() > 1e-3
+
+
+def test_saliency_is_the_row_of_the_mean_query(family: VideoFamily, pixels: torch.Tensor) -> None:
+    queries, keys, _ = queries_and_keys(family, pixels, 3)
+    query, tokens = queries.mean(2), by_token(family, keys.transpose(1, 2))
+    scores = torch.einsum("fhd,fyxhd->fhyx", query, tokens) / query.shape[-1] ** 0.5
+    expected = torch.softmax(scores.flatten(2), -1).mean(1).unflatten(1, (ROWS, COLS))
+    found = family.encode(pixels, ("saliency",)).signals["saliency"]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_keys_and_features_are_means_over_patches(family: VideoFamily, pixels: torch.Tensor) -> None:
+    _, _, unrotated = queries_and_keys(family, pixels, 3)
+    names = ("keys", "encoder_features", "image_embeds", "frame_features")
+    encoded = family.encode(pixels, names)
+    expected = by_token(family, unrotated.mean(1))
+    torch.testing.assert_close(encoded.signals["keys"], expected, rtol=0, atol=1e-6)
+    assert torch.equal(encoded.signals["image_embeds"], encoded.features)
+    torch.testing.assert_close(encoded.signals["frame_features"], encoded.features.mean((1, 2)))
+    caught: list[torch.Tensor] = []
+    merger = family.model.get_encoder("video").merger
+    handle = merger.register_forward_pre_hook(lambda module, args: caught.append(args[0]))
+    family.encode(pixels)
+    handle.remove()
+    states = by_token(family, caught[0].unflatten(0, (SLICES, -1)))
+    torch.testing.assert_close(encoded.signals["encoder_features"], states, rtol=0, atol=1e-6)
+
+
+def test_bfloat16_agrees_with_float32(folder: Path, family: VideoFamily, pixels: torch.Tensor) -> None:
+    half = load_model(folder, dtype="bfloat16")
+    for name in ("received_attention", "saliency"):
+        found = half.encode(pixels, (name,)).signals[name]
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, family.encode(pixels, (name,)).signals[name], rtol=0.2, atol=5e-3)
+    assert half.encode(pixels, ("keys",)).signals["keys"].dtype == torch.bfloat16
+
+
+def test_no_hook_stays(family: VideoFamily, pixels: torch.Tensor) -> None:
+    family.encode(pixels, family.available_signals())
+    assert not any(module._forward_pre_hooks for module in family.model.modules())
+
+
+class Tower:
+    blocks = range(32)
+
+
+@pytest.mark.parametrize(
+    ("seeing", "expected"),
+    [((7, 15, 23, 31), (31, 15, 7)), (None, (31, 15, 8)), ((5, 9), (9, 5, 5)), ((31,), (31, 31, 31))],
+)
+def test_blocks_that_see_a_whole_slice_are_chosen(
+    seeing: tuple[int, ...] | None, expected: tuple[int, ...]
+) -> None:
+    tower = PatchMergerTower(Tower(), seeing)
+    names = ("received_attention", "received_attention_middle", "received_attention_shallow")
+    assert tuple(tower.block_of(name) for name in names) == expected
+
+
+def test_a_tower_without_such_a_block_has_no_signals_of_its_own() -> None:
+    assert PatchMergerTower(Tower(), ()).names() == ()
