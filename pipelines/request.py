@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
@@ -99,12 +99,17 @@ class FrameRequest:
             return Uniform(num_frames=count, **window)
         told = count if takes_number and "num_frames" not in choice.options else self.num_frames
         options = {**choice.options, **window, **_count(cls, told)}
-        built: FrameMethod = build_method("frames", choice.method, options)
+        built = build_method("frames", choice.method, options)
+        if not isinstance(built, FrameMethod):
+            raise InvalidTypeError(
+                f"the frames method {choice.method!r} must be a subclass of "
+                f"streamprune.frames.FrameMethod, got {type(built).__name__}"
+            )
         return built
 
 
 def _options(cls: type) -> set[str]:
-    return {option.name for option in fields(cls)}
+    return {option.name for option in fields(cls)} if is_dataclass(cls) else set()
 
 
 def _count(cls: type, count: int | None) -> dict[str, int]:

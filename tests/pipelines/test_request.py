@@ -6,6 +6,8 @@ import copy
 import pickle
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,11 @@ from streamprune.errors import (
     UnknownNameError,
     UsageError,
 )
-from streamprune.frames import Fps, Keyframes, Uniform
+from streamprune.frames import Fps, FrameMethod, Keyframes, Scene, Uniform
 from streamprune.pipelines.request import AnswerRequest, FrameRequest, read_questions, read_recipe
+from streamprune.readers import VideoInfo
 from streamprune.recipe import Recipe
+from streamprune.registry import register_method, unregister_method
 
 KEEP_ALL = Recipe.resolve(None)
 NAN = float("nan")
@@ -32,6 +36,12 @@ NAN = float("nan")
     [
         ({}, Uniform(num_frames=16)),
         ({"num_frames": 4}, Uniform(num_frames=4)),
+        ({"frames": "scene"}, Scene(num_frames=16)),
+        ({"frames": "scene", "num_frames": 4, "end_seconds": 2}, Scene(num_frames=4, end_seconds=2)),
+        ({"frames": Scene(threshold=0.1)}, Scene(threshold=0.1)),
+        ({"frames": Scene(threshold=0.1), "num_frames": 3}, Scene(threshold=0.1, num_frames=3)),
+        ({"frames": "keyframes", "num_frames": 3}, Keyframes(max_frames=3)),
+        ({"frames": "keyframes"}, Keyframes()),
         ({"fps": 2}, Fps(fps=2)),
         ({"fps": 0.5, "num_frames": 9}, Fps(fps=0.5, max_frames=9)),
         ({"start_seconds": 3, "end_seconds": 5.5}, Uniform(num_frames=16, start_seconds=3, end_seconds=5.5)),
@@ -202,3 +212,29 @@ def test_a_recipe_file_is_read(tmp_path: Path) -> None:
     path.write_text('keep_ratio = 0.25\n[pre_llm]\nmethod = "random"\nseed = 3')
     assert read_recipe(path).budget.keep_ratio == 0.25
     assert read_recipe(str(path), keep_tokens=9).budget.keep_tokens == 9
+
+
+def test_a_frames_method_of_ones_own() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class LastSecond(FrameMethod):
+        def times(self, info: VideoInfo, keyframes: Sequence[float] | None = None) -> list[float]:
+            start, end = self.window(info)
+            return [max(start, (end or start) - 1)]
+
+    class NoMethod:
+        pass
+
+    register_method(LastSecond, "last_second", stage="frames")
+    register_method(NoMethod, "no_method", stage="frames")
+    try:
+        assert FrameRequest(KEEP_ALL, frames="last_second").method(16) == LastSecond()
+        assert FrameRequest(KEEP_ALL, frames=LastSecond(), end_seconds=3).method(16) == LastSecond(
+            end_seconds=3
+        )
+        with pytest.raises(InvalidTypeError, match=r"'no_method' must be a subclass .*FrameMethod"):
+            FrameRequest(KEEP_ALL, frames="no_method")
+        with pytest.raises(InvalidValueError, match="LastSecond takes no number of frames"):
+            FrameRequest(KEEP_ALL, frames="last_second", num_frames=2)
+    finally:
+        unregister_method("last_second", stage="frames")
+        unregister_method("no_method", stage="frames")
