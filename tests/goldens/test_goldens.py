@@ -16,9 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.goldens.adapters import ADAPTERS
 from tests.goldens.case import Case, cases_in
+from tests.goldens.decision import decide
 
 HERE = Path(__file__).parent
 RECORDED = HERE / "recorded"
@@ -32,6 +34,15 @@ def test_recorded(case: Case) -> None:
             pytest.fail(said)
         pytest.skip(said)
     replay(case)
+
+
+def test_a_full_budget_is_decided_as_a_release_does() -> None:
+    attention = torch.tensor([0.2, 0.4, 0.1, 0.3]).reshape(1, 2, 2)
+    signals = {"received_attention": attention, "keys": torch.eye(4).reshape(1, 2, 2, 4)}
+    decided = decide(
+        torch.eye(4).reshape(1, 2, 2, 4), "visionzip", keep_tokens=4, signals=signals, dominant=2
+    )
+    assert decided.index[decided.order].tolist() == [1, 3, 0, 2]
 
 
 def test_the_index_lists_the_recorded_cases() -> None:
