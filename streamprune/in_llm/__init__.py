@@ -1,1 +1,1 @@
-"""Stage 4, at decoder layer K: which visual tokens go on. Nothing lives here yet."""
+"""Stage 4, between two layers of the language model: which visual tokens go on. One file per method."""

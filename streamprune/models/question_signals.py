@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from streamprune.errors import SignalError
+from streamprune.models.attention_rows import heads_of
 from streamprune.models.base import Prompt, VideoFamily
 from streamprune.models.devices import out_of_memory_explained
 from streamprune.models.generation import check_context
@@ -68,7 +69,7 @@ def _text_embeds(family: VideoFamily, question: str) -> torch.Tensor:
 
 def _prompt_to_read(family: VideoFamily, question: str, tokens: VisualTokens) -> tuple[Prompt, Reduction]:
     """The prompt about as many evenly spaced tokens of every frame as may be read."""
-    grid, fixed = tokens.grid, family.fixed_tokens(question)
+    grid, fixed = tokens.grid, family.fixed_tokens(question, tokens.grid.frames)
     room = min(LOOK_TOKENS, family.context_tokens)
     step = next(
         (
@@ -79,7 +80,7 @@ def _prompt_to_read(family: VideoFamily, question: str, tokens: VisualTokens) ->
         max(grid.rows, grid.cols),
     )
     shown = Reduction.select(tokens, _every(grid, step, tokens.features.device))
-    keeps_places = fixed + grid.tokens <= family.context_tokens
+    keeps_places = family.reach(fixed, grid) <= family.context_tokens
     prompt = family.prompt(
         question,
         shown,
@@ -129,17 +130,9 @@ def _look(
     """
     columns = columns.to(states.device)
     cos, sin = (table[0, :, None].float() for table in tables)
-    query = _heads(attention, "q", states[-1:])
-    keys = _heads(attention, "k", states[columns])
+    query = heads_of(attention, "q", states[-1:])
+    keys = heads_of(attention, "k", states[columns])
     query, keys = rotate(query, cos[-1:], sin[-1:]), rotate(keys, cos[columns], sin[columns])
     keys = keys.repeat_interleave(query.shape[1] // keys.shape[1], dim=1)
     scores = torch.einsum("hd,chd->hc", query[0], keys) * float(attention.scaling)
     return torch.softmax(scores, -1).mean(0)
-
-
-def _heads(attention: Any, which: str, states: torch.Tensor) -> torch.Tensor:
-    """(rows, heads, head width) float32 queries ("q") or keys ("k") before rotation."""
-    rows = getattr(attention, f"{which}_proj")(states).unflatten(-1, (-1, attention.head_dim))
-    norm = getattr(attention, f"{which}_norm", None)
-    projected: torch.Tensor = rows if norm is None else norm(rows)
-    return projected.float()

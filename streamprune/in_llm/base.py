@@ -1,0 +1,174 @@
+"""What an in-LLM method is: the layers it acts before, and one decision at each of them.
+
+To add one: a file in this folder with a frozen keyword-only dataclass, a line in ``streamprune/catalog.py``
+and a row in ``tests/in_llm/table.py``. ``streamprune.models.attach`` runs it inside a language model.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+
+from streamprune.budget import Budget
+from streamprune.errors import InvalidValueError
+from streamprune.ops.attention_rows import attention_rows
+from streamprune.ops.merging import Entries
+from streamprune.tokens import VideoGrid
+
+
+class LayerProjections(ABC):
+    """Queries and keys that one decoder layer makes of the prompt's rows, computed when asked for.
+
+    Attributes:
+        scaling: factor of the inner products of queries and keys.
+    """
+
+    scaling: float
+
+    @abstractmethod
+    def queries(self, rows: torch.Tensor, *, rotated: bool = True) -> torch.Tensor:
+        """(heads, rows, dim) float32 queries of the given rows, before or after the rotary embedding."""
+
+    @abstractmethod
+    def keys(self, *, rotated: bool = True) -> torch.Tensor:
+        """(key heads, all rows, dim) float32 keys, before or after the rotary embedding."""
+
+    def attention(self, rows: torch.Tensor) -> torch.Tensor:
+        """(heads, rows, all rows) float32 attention of the given rows, as the layer computes it."""
+        return attention_rows(self.queries(rows), self.keys(), self.scaling, rows)
+
+
+@dataclass(frozen=True, eq=False)
+class PromptView:
+    """One prompt on its way up the language model, between two layers.
+
+    Only what goes up in this call is there: the prompt of a later turn does not see the earlier ones.
+
+    Attributes:
+        layer: number of the layer the rows are about to enter, from 0.
+        cut: number of this decision, from 0.
+        depth: layers of the language model.
+        states: (rows, width) what enters the layer.
+        visual: (visual,) int64 rows that are visual tokens, ascending.
+        places: (visual,) int64 flat index of each on the grid; None when there is no one grid.
+        grid: the video's full grid, None when there is no one video.
+        visual_at_first: visual tokens before the first decision.
+        before: projections of the layer below, of the rows that entered it.
+        at: projections of ``layer`` itself.
+        carried: what the method handed on from its last decision.
+    """
+
+    layer: int
+    cut: int
+    depth: int
+    states: torch.Tensor = field(repr=False)
+    visual: torch.Tensor = field(repr=False)
+    places: torch.Tensor | None = field(repr=False)
+    grid: VideoGrid | None
+    visual_at_first: int
+    before: LayerProjections = field(repr=False)
+    at: LayerProjections = field(repr=False)
+    carried: Any = field(default=None, repr=False)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the prompt, text and visual."""
+        return int(self.states.shape[0])
+
+    @cached_property
+    def last(self) -> torch.Tensor:
+        """(1,) the last row."""
+        return torch.tensor([self.rows - 1], device=self.states.device)
+
+    @cached_property
+    def after(self) -> torch.Tensor:
+        """(text,) every row behind the last visual token, at least the last row of the prompt."""
+        first = min(int(self.visual[-1]) + 1, self.rows - 1)
+        return torch.arange(first, self.rows, device=self.states.device)
+
+    def kept_with_text(self, chosen: torch.Tensor) -> torch.Tensor:
+        """(kept,) ascending rows: all text, and of ``visual`` those at the places ``chosen``."""
+        stays = torch.ones(self.rows, dtype=torch.bool, device=self.states.device)
+        stays[self.visual] = False
+        stays[self.visual[chosen]] = True
+        return stays.nonzero()[:, 0]
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """What a method decided before one layer.
+
+    Args:
+        kept: (kept,) int64 rows that go on, ascending and unique; each keeps its place in the prompt.
+        entries: (going on, row, weight): what each of ``kept``, counted from 0, is the weighted sum of; None:
+            of itself.
+        carried: handed on to the method's next decision.
+    """
+
+    kept: torch.Tensor
+    entries: Entries | None = None
+    carried: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class InLLMMethod(ABC):
+    """Lets fewer visual tokens through the upper layers of a language model.
+
+    Text stays. Lower layers are not touched. Subclasses add options as fields and implement :meth:`cuts` and
+    :meth:`decide`.
+
+    Args:
+        keep_ratio: share of the visual tokens that is left after the last cut, in (0, 1].
+        keep_tokens: number of visual tokens left after the last cut; give one of the two. Neither: what the
+            method was published with.
+
+    Class attributes:
+        needs: names of what :meth:`decide` reads: "attention", "projections", "states", "grid".
+        causal: no in-LLM method is; the question has to be there.
+    """
+
+    keep_ratio: float | None = None
+    keep_tokens: int | None = None
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    causal: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        Budget(self.keep_ratio, self.keep_tokens)
+
+    @property
+    def budget(self) -> Budget:
+        """The given budget."""
+        return Budget(self.keep_ratio, self.keep_tokens)
+
+    def keeps_everything(self, visual: int) -> bool:
+        """Whether all of ``visual`` tokens stay, so that :meth:`decide` need not be asked."""
+        return self.budget.is_given and self.budget.tokens(visual) == visual
+
+    @abstractmethod
+    def cuts(self, depth: int) -> tuple[int, ...]:
+        """Layers before which :meth:`decide` is asked, ascending, in a model of ``depth`` layers."""
+
+    def checked_cuts(self, depth: int) -> tuple[int, ...]:
+        """:meth:`cuts`; InvalidValueError when the model is not so deep."""
+        cuts = self.cuts(depth)
+        if any(not 1 <= cut < depth for cut in cuts) or list(cuts) != sorted(set(cuts)):
+            raise InvalidValueError(
+                f"{type(self).__name__} cannot act before the layers {cuts}: this model has {depth}, so they "
+                f"must be ascending numbers from 1 to {depth - 1} (tokens dropped before layer 0 are the "
+                "pre_llm stage's)"
+            )
+        return cuts
+
+    @abstractmethod
+    def decide(self, view: PromptView) -> Decision:
+        """Decide which rows go on; changes nothing that it is given. Called only where something may go."""
+
+
+def scaled_layer(number: int, out_of: int, depth: int) -> int:
+    """A layer chosen for a model of ``out_of`` layers, at the same share of ``depth``, at least 1."""
+    return max(1, number * depth // out_of)

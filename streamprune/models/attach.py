@@ -1,0 +1,184 @@
+"""Lets an in-LLM method act inside a stock language model, and takes it out again without a trace.
+
+Hooks sit on the model (to see which tokens are visual), on its decoder (to see the padding), on the layers
+from the first cut on, and on the layer below each cut, which is only read. Layers above a cut hold fewer
+cache entries; what else has to be known about a cache is kept beside it and forgotten with it.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+from streamprune.errors import InvalidTypeError, InvalidValueError, UnsupportedModelError
+from streamprune.in_llm.base import InLLMMethod
+from streamprune.models.attention_rows import check_projections
+from streamprune.models.layer_hooks import CacheMemory, LayerCall, entries_held
+from streamprune.models.prompt_rows import VisualRows
+
+# from the (batch, rows) token ids of a call: the visual tokens of each prompt, None for a prompt without any
+Locate = Callable[[torch.Tensor], Sequence[VisualRows | None]]
+
+_IMPLEMENTATIONS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
+_attached: weakref.WeakSet[Any] = weakref.WeakSet()
+_attached_lock = threading.Lock()
+
+
+@contextmanager
+def attach(model: Any, method: InLLMMethod, locate: Locate) -> Iterator[None]:
+    """Let ``method`` drop or merge visual tokens in every call of ``model`` inside the block.
+
+    Threads may call the model at the same time, each with its own cache. Caches filled inside hold fewer
+    entries in the upper layers: go on with them inside.
+
+    Args:
+        model: a stock transformers model, ``get_decoder()`` of which is its language model.
+        locate: finds the visual tokens of a call.
+
+    Raises:
+        UnsupportedModelError: the language model has layers above a cut that cannot hold fewer tokens.
+        InvalidValueError: a cut beyond the model's depth; the model is in such a block already.
+    """
+    decoder = model.get_decoder()
+    cuts = method.checked_cuts(len(decoder.layers))
+    check_decoder(decoder, cuts, type(model).__name__)
+    with _alone(decoder), ExitStack() as hooks:
+        if cuts:
+            for handle in _Attachment(method, decoder, cuts, locate).install(model):
+                hooks.callback(handle.remove)
+        yield
+
+
+def check_decoder(decoder: Any, cuts: Sequence[int], name: str) -> None:
+    """Raise UnsupportedModelError unless tokens can be dropped before the layers ``cuts``."""
+    if not cuts:
+        return
+    config, depth = decoder.config, len(decoder.layers)
+    kinds = getattr(config, "layer_types", None) or ["full_attention"] * depth
+    for number in range(cuts[0], depth):
+        if kinds[number] != "full_attention":
+            raise UnsupportedModelError(
+                f"{name}: layer {number} is of the kind {kinds[number]!r}, and tokens can only be dropped "
+                "below layers of full attention; choose layers above it, or drop tokens in the pre_llm stage"
+            )
+    if getattr(config, "num_kv_shared_layers", 0):
+        raise UnsupportedModelError(
+            f"{name}: its last {config.num_kv_shared_layers} layers share the keys of others, so tokens "
+            "cannot be dropped below them; drop tokens in the pre_llm stage"
+        )
+    if config._attn_implementation not in _IMPLEMENTATIONS:
+        raise UnsupportedModelError(
+            f"{name}: tokens cannot be dropped inside the language model with attn_implementation="
+            f"{config._attn_implementation!r}; load it with one of {', '.join(_IMPLEMENTATIONS)}"
+        )
+    for number in {number for cut in cuts for number in (cut - 1, cut)}:
+        check_projections(decoder.layers[number], name)
+
+
+@contextmanager
+def _alone(decoder: Any) -> Iterator[None]:
+    with _attached_lock:
+        if decoder in _attached:
+            raise InvalidValueError(
+                "tokens are already dropped inside this model; leave that `with` block first, or put "
+                "everything into one recipe"
+            )
+        _attached.add(decoder)
+    try:
+        yield
+    finally:
+        with _attached_lock:
+            _attached.discard(decoder)
+
+
+class _Attachment:
+    """The hooks of one block, and what they keep between calls."""
+
+    def __init__(self, method: InLLMMethod, decoder: Any, cuts: tuple[int, ...], locate: Locate) -> None:
+        self._method = method
+        self._decoder = decoder
+        self._cuts = cuts
+        self._locate = locate
+        # each thread has a call of its own under way
+        self._now = threading.local()
+        self._memories: weakref.WeakKeyDictionary[Any, CacheMemory] = weakref.WeakKeyDictionary()
+
+    def install(self, model: Any) -> Iterator[Any]:
+        """Put the hooks on; yields their handles one by one."""
+        yield model.register_forward_pre_hook(self._before_model, with_kwargs=True)
+        yield self._decoder.register_forward_pre_hook(self._before_decoder, with_kwargs=True)
+        read = {cut - 1 for cut in self._cuts}
+        for number, layer in enumerate(self._decoder.layers):
+            if number in read or number >= self._cuts[0]:
+                yield layer.register_forward_pre_hook(self._layer_hook(number), with_kwargs=True)
+
+    def _before_model(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        ids = args[0] if args else kwargs.get("input_ids")
+        if ids is None:
+            raise InvalidValueError(
+                "tokens are dropped inside this model, and input_ids must tell visual tokens from text; "
+                "inputs_embeds alone do not say"
+            )
+        visual = self._locate(ids)
+        if kwargs.get("labels") is not None and any(rows is not None for rows in visual):
+            raise InvalidValueError(
+                "labels cannot be given where tokens are dropped inside the model: some have no logit"
+            )
+        self._now.visual = visual
+
+    def _before_decoder(self, decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        visual = getattr(self._now, "visual", ())
+        self._now.visual = ()  # belongs to this call alone
+        self._now.call = LayerCall(
+            self._method,
+            self._cuts,
+            len(decoder.layers),
+            visual,
+            kwargs.get("attention_mask"),
+            decoder.config._attn_implementation,
+        )
+
+    def _layer_hook(self, number: int) -> Callable[..., Any]:
+        def before_layer(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            states = args[0] if args else kwargs["hidden_states"]
+            memory = self._memory(kwargs.get("past_key_values"), number, states.shape[1])
+            changed = self._now.call.enter(number, layer, states, kwargs, memory)
+            if changed is None:
+                return None
+            states, kwargs = changed
+            if args:
+                return (states, *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": states}
+
+        return before_layer
+
+    def _memory(self, cache: Any, number: int, rows: int) -> CacheMemory | None:
+        """What is known about ``cache``, which layer ``number`` is about to use; None where it is read."""
+        if cache is None or number < self._cuts[0]:
+            return None
+        memory = self._memories.get(cache)
+        if memory is None:
+            _check_cache(cache)
+            memory = self._memories[cache] = CacheMemory()
+            # the layers below have taken the new rows in already
+            below = entries_held(cache, self._cuts[0] - 1, rows) - rows
+            for cut, first in enumerate(self._cuts):
+                if 0 < entries_held(cache, first, rows) < below:
+                    memory.shorter.add(cut)
+        return memory
+
+
+def _check_cache(cache: Any) -> None:
+    from transformers.cache_utils import DynamicLayer
+
+    layers = getattr(cache, "layers", None)
+    if layers is None or not all(isinstance(layer, DynamicLayer) for layer in layers):
+        raise InvalidTypeError(
+            "where tokens are dropped inside the model its cache must grow layer by layer, as DynamicCache "
+            f"does, got {type(cache).__name__}; leave out cache_implementation and past_key_values"
+        )

@@ -1,0 +1,273 @@
+"""One call of a language model whose upper layers get fewer rows than the lower ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from streamprune.errors import InvalidTypeError, InvalidValueError
+from streamprune.in_llm.base import Decision, InLLMMethod, PromptView
+from streamprune.models.attention_rows import DecoderProjections
+from streamprune.models.layer_masks import joined_validity, layer_mask
+from streamprune.models.prompt_rows import Batch, PromptRows, VisualRows, apply_decisions
+
+
+@dataclass(eq=False)
+class CacheMemory:
+    """What has to be known about a cache between two calls.
+
+    Attributes:
+        shorter: numbers of the cuts above which layers hold fewer entries than those below.
+        valid: of those, (batch, entries) bool: which are not padding; None = all.
+    """
+
+    shorter: set[int] = field(default_factory=set)
+    valid: dict[int, torch.Tensor | None] = field(default_factory=dict)
+
+
+class LayerCall:
+    """One call, from the first layer to the last; the hooks of the layers ask it what to pass on.
+
+    Args:
+        method: decides before the layers ``cuts``.
+        visual: the visual tokens that each prompt brings.
+        padding: (batch, entries held and new) the mask the language model was called with, None = all seen.
+        implementation: of attention.
+    """
+
+    def __init__(
+        self,
+        method: InLLMMethod,
+        cuts: tuple[int, ...],
+        depth: int,
+        visual: Sequence[VisualRows | None],
+        padding: Any,
+        implementation: str,
+    ) -> None:
+        self._method = method
+        self._cuts = cuts
+        self._depth = depth
+        self._visual = visual
+        self._padding = padding
+        self._implementation = implementation
+        self._below: tuple[Any, torch.Tensor, Any] | None = None
+        self._batch: Batch | None = None
+        self._prompts: tuple[PromptRows, ...] | None = None
+        self._tables: dict[Any, Any] = {}
+        self._masks: dict[Any, torch.Tensor | None] = {}
+        self._length = 0
+        self._entries_before: dict[int, tuple[torch.Tensor | None, int]] = {}
+
+    def enter(
+        self, number: int, layer: Any, states: torch.Tensor, given: dict[str, Any], memory: CacheMemory | None
+    ) -> tuple[torch.Tensor, dict[str, Any]] | None:
+        """What ``layer`` gets in place of ``states`` and ``given``; None = exactly those.
+
+        Args:
+            memory: of the cache in use, None without one.
+        """
+        if self._batch is None:
+            self._length = states.shape[1]
+        changed = None
+        if number >= self._cuts[0]:
+            if number in self._cuts and self._brings_tokens:
+                states = self._decide(number, layer, states, given)
+            cut = sum(number >= first for first in self._cuts) - 1
+            if self._batch is not None or (memory is not None and cut in memory.shorter):
+                given = self._rewritten(number, cut, states, given, memory)
+                changed = states, given
+        if number + 1 in self._cuts and self._brings_tokens:
+            self._below = layer, states, given["position_embeddings"]
+        return changed
+
+    @property
+    def _brings_tokens(self) -> bool:
+        return any(rows is not None for rows in self._visual)
+
+    def _decide(self, number: int, layer: Any, states: torch.Tensor, given: dict[str, Any]) -> torch.Tensor:
+        """Ask the method about every prompt; the states that go on."""
+        if self._prompts is None:
+            self._prompts = self._first_prompts(states)
+        below = self._below
+        assert below is not None  # the hook of the layer below has run
+        here = layer, states, self._gathered(given["position_embeddings"], states)
+        decisions = [
+            self._decision(number, prompt, row, below, here) for row, prompt in enumerate(self._prompts)
+        ]
+        if all(decision is None for decision in decisions):
+            return states
+        self._batch = apply_decisions(states, self._prompts, decisions, pad_left=self._pads_left())
+        self._prompts = self._batch.prompts
+        self._tables.clear()
+        return self._batch.states
+
+    def _first_prompts(self, states: torch.Tensor) -> tuple[PromptRows, ...]:
+        new = self._new_validity()
+        prompts = []
+        for row, visual in enumerate(self._visual):
+            valid = None if new is None else new[row].to(states.device)
+            found = None
+            if visual is not None:
+                places = None if visual.places is None else visual.places.to(states.device)
+                found = VisualRows(visual.rows.to(states.device), places, visual.grid)
+            prompts.append(PromptRows.begin(self._length, valid, found))
+        return tuple(prompts)
+
+    def _decision(
+        self,
+        number: int,
+        prompt: PromptRows,
+        row: int,
+        below: tuple[Any, torch.Tensor, Any],
+        here: tuple[Any, torch.Tensor, Any],
+    ) -> Decision | None:
+        """What the method decides about one prompt, None when all of it stays."""
+        if len(prompt.visual) == 0 or self._method.keeps_everything(prompt.visual_at_first):
+            return None
+        states = prompt.states(here[1][row])
+        view = PromptView(
+            layer=number,
+            cut=self._cuts.index(number),
+            depth=self._depth,
+            states=states,
+            visual=prompt.visual,
+            places=prompt.places,
+            grid=prompt.grid,
+            visual_at_first=prompt.visual_at_first,
+            before=_projections(below, row, prompt, states.device),
+            at=_projections(here, row, prompt, states.device),
+            carried=prompt.carried,
+        )
+        with torch.no_grad():
+            decision = self._method.decide(view)
+        if not isinstance(decision, Decision):
+            raise InvalidTypeError(
+                f"{type(self._method).__name__}.decide must return a Decision, got {type(decision).__name__}"
+            )
+        return decision
+
+    def _rewritten(
+        self, number: int, cut: int, states: torch.Tensor, given: dict[str, Any], memory: CacheMemory | None
+    ) -> dict[str, Any]:
+        """The layer's arguments for the rows and cache entries it really has."""
+        cache = given.get("past_key_values")
+        held = 0 if cache is None else entries_held(cache, number, states.shape[1])
+        valid = self._validity(cut, held, states, memory)
+        key = cut, held, states.device, states.dtype
+        if key not in self._masks:
+            self._masks[key] = layer_mask(self._implementation, states, held, valid)
+        changed = {**given, "attention_mask": self._masks[key]}
+        if self._batch is not None:
+            changed["position_embeddings"] = self._gathered(given["position_embeddings"], states)
+        if given.get("position_ids") is not None:
+            if "flash" in self._implementation:
+                # gaps in the positions would read as the start of another packed sequence
+                changed["position_ids"] = None
+            elif self._batch is not None:
+                changed["position_ids"] = take_rows(given["position_ids"][..., None], self._batch.index)[
+                    ..., 0
+                ]
+        return changed
+
+    def _validity(
+        self, cut: int, held: int, states: torch.Tensor, memory: CacheMemory | None
+    ) -> torch.Tensor | None:
+        """(batch, held and new) bool: which keys of the layers above ``cut`` are not padding; None = all."""
+        if cut not in self._entries_before:
+            self._entries_before[cut] = self._held_validity(cut, held, memory), held
+        before, known = self._entries_before[cut]
+        if before is not None and held != known:
+            raise InvalidValueError(
+                "a batch with padding needs a cache with as many entries in all layers between two cuts, got "
+                f"{held} and {known}"
+            )
+        new = self._new_validity() if self._batch is None else self._batch.valid
+        joined = joined_validity(before, held, new, states)
+        if memory is not None:
+            memory.shorter.add(cut)
+            memory.valid[cut] = joined
+        return joined
+
+    def _held_validity(self, cut: int, held: int, memory: CacheMemory | None) -> torch.Tensor | None:
+        if held == 0 or memory is None:
+            return None
+        if cut not in memory.shorter:  # nothing was dropped from this cache so far
+            mask = self._two_dimensional()
+            if mask is None or mask.shape[1] - self._length != held:
+                return None if mask is None or bool(mask.all()) else _unknown_padding()
+            before = mask[:, :held].bool()
+            return None if bool(before.all()) else before
+        if cut not in memory.valid:  # dropped in another context
+            mask = self._two_dimensional()
+            return None if mask is None or bool(mask.all()) else _unknown_padding()
+        valid = memory.valid[cut]
+        if valid is None:
+            return None
+        if valid.shape[1] < held:
+            return _unknown_padding()
+        return valid[:, :held]  # the cache may have been cropped
+
+    def _new_validity(self) -> torch.Tensor | None:
+        """(batch, rows) bool of the rows that come now; None when none is padding."""
+        mask = self._two_dimensional()
+        if mask is None:
+            return None
+        new = mask[:, -self._length :].bool()
+        return None if bool(new.all()) else new
+
+    def _two_dimensional(self) -> torch.Tensor | None:
+        mask = self._padding
+        if mask is None or (isinstance(mask, torch.Tensor) and mask.ndim == 2):
+            return mask
+        raise InvalidValueError(
+            "tokens can only be dropped inside the language model with attention_mask None or (batch, "
+            f"tokens), got {tuple(mask.shape) if isinstance(mask, torch.Tensor) else type(mask).__name__}"
+        )
+
+    def _pads_left(self) -> bool:
+        new = self._new_validity()
+        return new is None or bool(new[:, -1].all())
+
+    def _gathered(self, tables: Any, states: torch.Tensor) -> Any:
+        """Cosines and sines of the rows that are left, as the layers get them."""
+        if self._batch is None:
+            return tables
+        key = id(tables[0]), states.device
+        if key not in self._tables:
+            index = self._batch.index.to(tables[0].device)
+            self._tables[key] = tables, tuple(take_rows(table, index) for table in tables)
+        return self._tables[key][1]
+
+
+def take_rows(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """(..., batch, left, width) the rows ``index`` (batch, left) of (..., batch or 1, rows, width)."""
+    index = index.to(table.device)
+    if table.shape[-3] == 1:
+        return table[..., 0, :, :][..., index, :]
+    return table[..., torch.arange(len(index), device=index.device)[:, None], index, :]
+
+
+def entries_held(cache: Any, number: int, rows: int) -> int:
+    """Entries that layer ``number`` of ``cache`` holds before ``rows`` new ones come."""
+    if number >= len(cache.layers):
+        return 0
+    return int(cache.get_mask_sizes(rows, number)[0]) - rows
+
+
+def _projections(
+    source: tuple[Any, torch.Tensor, Any], row: int, prompt: PromptRows, device: torch.device
+) -> DecoderProjections:
+    """Of the ``row``-th prompt, from a layer, the batch that entered it, and the batch's tables."""
+    layer, states, tables = source
+    cos, sin = (table[min(row, table.shape[0] - 1)].to(device)[prompt.at] for table in tables)
+    return DecoderProjections(layer, prompt.states(states[row].to(device)), (cos, sin), device)
+
+
+def _unknown_padding() -> torch.Tensor:
+    raise InvalidValueError(
+        "this cache was filled where nothing kept track of its padding; start a new cache, or ask without "
+        "padding (one prompt at a time)"
+    )

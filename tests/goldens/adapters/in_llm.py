@@ -1,0 +1,169 @@
+"""Replays recorded cases of methods that act between two layers of the language model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from streamprune.in_llm.base import Decision, InLLMMethod, LayerProjections, PromptView
+from streamprune.in_llm.fastv import FastV, last_row_scores
+from streamprune.in_llm.feather import Feather
+from streamprune.in_llm.holitom import HoliTomInner
+from streamprune.in_llm.pyramiddrop import PyramidDrop
+from streamprune.ops.rotary import rotate
+from streamprune.reduction import weighted_sum
+from streamprune.tokens import VideoGrid
+from tests.goldens.case import Case
+
+
+class RecordedRows(LayerProjections):
+    """A layer of which the attention of the last row, or what makes it, was recorded.
+
+    Args:
+        queries: (heads, dim) of the last row.
+        keys: (key heads, rows, dim).
+        attention: (heads, rows) of the last row.
+        angles: (rows, dim) rotation of each row, for rotated queries and keys.
+    """
+
+    def __init__(
+        self,
+        queries: torch.Tensor | None = None,
+        keys: torch.Tensor | None = None,
+        attention: torch.Tensor | None = None,
+        angles: torch.Tensor | None = None,
+    ) -> None:
+        self._queries = queries
+        self._keys = keys
+        self._attention = attention
+        self._angles = angles
+        self.scaling = 1.0 if keys is None else keys.shape[-1] ** -0.5
+
+    def queries(self, rows: torch.Tensor, *, rotated: bool = True) -> torch.Tensor:
+        assert self._queries is not None
+        last = self._queries[:, None]
+        if rotated and self._angles is not None:
+            return rotate(last, self._angles[rows].cos(), self._angles[rows].sin())
+        return last
+
+    def keys(self, *, rotated: bool = True) -> torch.Tensor:
+        assert self._keys is not None
+        if rotated and self._angles is not None:
+            return rotate(self._keys, self._angles.cos(), self._angles.sin())
+        return self._keys
+
+    def attention(self, rows: torch.Tensor) -> torch.Tensor:
+        return super().attention(rows) if self._attention is None else self._attention[:, None]
+
+
+def view_of(
+    case: Case, layer: LayerProjections, states: torch.Tensor | None = None, **others: object
+) -> PromptView:
+    """The prompt of a case: ``V`` visual tokens from row ``start`` on, ``n`` rows in all."""
+    hp = case.hp
+    fields: dict[str, object] = {
+        "layer": 2,
+        "cut": 0,
+        "depth": 32,
+        "states": torch.zeros(hp["n"], 1) if states is None else states,
+        "visual": torch.arange(hp["start"], hp["start"] + hp["V"]),
+        "places": torch.arange(hp["V"]),
+        "grid": None,
+        "visual_at_first": hp["V"],
+        "before": layer,
+        "at": layer,
+    }
+    return PromptView(**{**fields, **others})  # type: ignore[arg-type]
+
+
+def _compare_positions(case: Case, method: InLLMMethod, view: PromptView) -> Decision:
+    decision = method.decide(view)
+    case.same("kept", decision.kept)
+    if case.recorded("position_ids") is not None:
+        case.same("position_ids", decision.kept)
+    return decision
+
+
+def fastv(case: Case) -> None:
+    """From queries and keys, and from the recorded attention; half a token goes to the even number."""
+    method = FastV(keep_ratio=1 - case.hp["r"])
+    layer = RecordedRows(case.given("q_last"), case.given("k"))
+    view = view_of(case, layer)
+    _compare_positions(case, method, view)
+    _compare_positions(case, method, view_of(case, RecordedRows(attention=case.given("attn_last_row"))))
+    case.close("score", last_row_scores(layer.attention(view.last), view.visual))
+
+
+def pyramiddrop(case: Case) -> None:
+    """One of several cuts, with counts of the original number of tokens; only visual rows were recorded."""
+    hp = case.hp
+    layer = RecordedRows(case.given("q_last"), case.given("k"))
+    view = view_of(case, layer, cut=hp["stage"], visual_at_first=hp["V_original"])
+    decision = PyramidDrop(shares=tuple(hp["ratios"][1:])).decide(view)
+    kept = decision.kept[torch.isin(decision.kept, view.visual)]
+    case.same("kept", kept)
+    assert len(decision.kept) == hp["n"] - hp["V"] + len(kept)
+    case.close("score", last_row_scores(layer.attention(view.last), view.visual))
+
+
+def holitom(case: Case) -> None:
+    """Which rows go on, and their states after the folding."""
+    hidden = case.given("hidden")
+    method = HoliTomInner(keep_ratio=1 - case.hp["r_in"])
+    view = view_of(case, RecordedRows(attention=case.given("attn_last_row")), hidden)
+    decision = _compare_positions(case, method, view)
+    assert decision.entries is not None
+    case.close("values", weighted_sum(decision.entries, hidden, len(decision.kept)))
+
+
+def feather(case: Case) -> None:
+    """Two cuts of states that stay as they are in between, or FastV's one cut in the same code."""
+    hp, states = case.hp, case.given("hidden")
+    side = round(hp["V"] ** 0.5)
+    two = len(hp["K"]) == 2
+    method = Feather(
+        layers=tuple(hp["K"]),
+        share=hp["ratio_attr"],
+        stride=hp["stride"] if two else None,
+        rotated=hp["rope"],
+    )
+    visual, rows = torch.arange(hp["start"], hp["start"] + hp["V"]), torch.arange(hp["n"])
+    places = torch.arange(hp["V"])
+    for cut in range(len(hp["K"])):
+        layer = _projected(case, cut, states, rows)
+        view = view_of(
+            case,
+            layer,
+            states,
+            cut=cut,
+            visual=visual,
+            places=places,
+            grid=VideoGrid(1, side, side),
+        )
+        case.close(f"score{cut}", method.scores(view))
+        kept = method.decide(view).kept
+        stays = torch.isin(visual, kept)
+        case.same(f"kept_visual{cut}", places[stays])
+        case.same(f"position_ids{cut}", rows[kept])
+        states, rows, places = states[kept], rows[kept], places[stays]
+        visual = torch.isin(kept, visual).nonzero()[:, 0]
+
+
+def _projected(case: Case, cut: int, states: torch.Tensor, rows: torch.Tensor) -> RecordedRows:
+    """Queries and keys from the recorded norm and weights of the layer below a cut."""
+    hp = case.hp
+    normed = states * torch.rsqrt(states.square().mean(-1, keepdim=True) + hp["rms_eps"]) * case.given("ln")
+    queries = (normed[-1] @ case.given(f"wq{cut}").T).reshape(hp["heads"], -1)
+    keys = (normed @ case.given(f"wk{cut}").T).reshape(len(rows), hp["kv_heads"], -1).transpose(0, 1)
+    half = torch.arange(0, hp["head_dim"], 2) / hp["head_dim"]
+    angles = rows[:, None] * hp["rope_theta"] ** -half
+    return RecordedRows(queries, keys, angles=torch.cat([angles, angles], -1))
+
+
+ADAPTERS: dict[str, Callable[[Case], None]] = {
+    "fastv": fastv,
+    "pyramiddrop": pyramiddrop,
+    "holitom_inner": holitom,
+    "feather": feather,
+}

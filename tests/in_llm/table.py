@@ -1,0 +1,47 @@
+"""Every in-LLM method with options that make it act in a model of four layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from streamprune.in_llm.base import InLLMMethod
+from streamprune.registry import build_method
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method with its options.
+
+    Attributes:
+        name: in the registry.
+        options: besides the budget.
+        merges: what goes on is made of several rows, so that no masking of keys equals it.
+        floor: what stays of the test's 24 tokens at least, however small the budget.
+    """
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    merges: bool = False
+    floor: int = 1
+
+    @property
+    def id(self) -> str:
+        """The name pytest shows."""
+        return "-".join([self.name, *(f"{key}={value}" for key, value in self.options.items())])
+
+    def build(self, **budget: Any) -> InLLMMethod:
+        """The method with a budget."""
+        built: InLLMMethod = build_method("in_llm", self.name, {**self.options, **budget})
+        return built
+
+
+ROWS = (
+    Row("fastv"),
+    Row("fastv", {"layer": 1}),
+    Row("pyramiddrop"),
+    Row("pyramiddrop", {"layers": (1, 3)}),
+    Row("holitom", merges=True),
+    Row("feather"),
+    Row("feather", {"layers": (2, 3), "stride": None}),
+)
