@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from streamprune.readers import Frame, Source
 # longer side of the pictures that methods compare, in pixels
 _PREVIEW_PIXELS = 64
 
-Scorer = Callable[[str, Sequence[NDArray[np.uint8]]], Sequence[float]]
+Scorer = Callable[[str, Sequence[NDArray[np.uint8]]], Iterable[float]]
 
 
 @dataclass(frozen=True)

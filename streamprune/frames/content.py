@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import Any, ClassVar
@@ -138,7 +138,7 @@ class RelevanceMethod(ContentMethod):
             reading the question, goes to each.
     """
 
-    scorer: Callable[[str, Sequence[NDArray[np.uint8]]], Sequence[float]] | None = None
+    scorer: Callable[[str, Sequence[NDArray[np.uint8]]], Iterable[float]] | None = None
 
     needs: ClassVar[frozenset[str]] = frozenset({"relevance"})
 

@@ -19,7 +19,9 @@ from streamprune.readers import VideoInfo
 from streamprune.registry import list_methods
 from tests.frames.random_previews import FIELDS, equal_fields, previews, random_fields, zero_fields
 
-CONTENT = {row.name: row.load() for row in list_methods("frames") if issubclass(row.load(), ContentMethod)}
+CONTENT: dict[str, Any] = {
+    row.name: row.load() for row in list_methods("frames") if issubclass(row.load(), ContentMethod)
+}
 HOUR = VideoInfo(source="hour", rows=4, cols=4, duration_seconds=3600.0)
 TEN = VideoInfo(source="ten", rows=4, cols=4, duration_seconds=10.0)
 

@@ -39,7 +39,8 @@ def video() -> Video:
     """20 frames, one a second, in three scenes of 3, 10 and 7."""
     rng = np.random.default_rng(1)
     scenes = rng.integers(30, 226, (3, 36, 44, 3)).repeat([3, 10, 7], axis=0)
-    return np.clip(scenes + rng.integers(-25, 26, scenes.shape), 0, 255).astype(np.uint8)
+    noisy: Video = np.clip(scenes + rng.integers(-25, 26, scenes.shape), 0, 255).astype(np.uint8)
+    return noisy
 
 
 @pytest.fixture
@@ -126,9 +127,13 @@ def test_a_scorer_sees_question_and_full_pictures_and_decides(
     seen: list[str] = []
     scorer = preferring({QUESTION: [4, 15], OTHER: [0, 8]}, video, seen)
     only_these = {"fill": False, "relevance_threshold": 0.5, "similarity_threshold": 1}
-    options = {"vilamp": only_these, "metok": {"key_share": 1, "num_key_events": 2}}.get(name, {})
+    every: dict[str, dict[str, Any]] = {
+        "vilamp": only_these,
+        "metok": {"key_share": 1, "num_key_events": 2},
+        "quota": {},
+    }
     method = next(row for row in list_methods("frames") if row.name == name).load()(
-        scorer=scorer, num_frames=2, **options
+        scorer=scorer, num_frames=2, **every[name]
     )
     first, second = vlm.ask(video, [QUESTION, OTHER], frames=method, max_new_tokens=1)
     assert seen == [QUESTION, OTHER]
@@ -164,10 +169,11 @@ def test_what_a_scorer_may_not_return(
 
 
 def test_a_scorer_may_return_a_tensor_or_a_generator(vlm: VideoLLM, video: Video) -> None:
-    for scorer in (
+    scorers: list[Any] = [
         lambda question, images: torch.arange(len(images)),
         lambda question, images: (number for number in range(len(images))),
-    ):
+    ]
+    for scorer in scorers:
         method = Quota(scorer=scorer, num_frames=3)
         assert vlm.ask(video, QUESTION, frames=method, max_new_tokens=1).pts_seconds == (17, 18, 19)
 
@@ -217,15 +223,15 @@ def test_encoding_needs_the_question_to_choose_by(vlm: VideoLLM, video: Video, n
 
 
 def test_frames_that_cannot_be_meant(vlm: VideoLLM, video: Video) -> None:
-    anything: Any = 8
-    for frames, settings, error, words in (
+    cases: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
         ("scene", {"fps": 2}, InvalidValueError, r"frames='scene' and fps=2 both say where to look"),
         (Scene(), {"fps": 2}, InvalidValueError, "both say where to look"),
         ("sceen", {}, UnknownNameError, "Did you mean 'scene'"),
-        (anything, {}, InvalidTypeError, "num_frames= says how many"),
+        (8, {}, InvalidTypeError, "num_frames= says how many"),
         ("scene", {"num_frames": 0}, InvalidValueError, "num_frames"),
         (Timestamps(times_seconds=[1]), {"num_frames": 2}, InvalidValueError, "takes no number of frames"),
-    ):
+    ]
+    for frames, settings, error, words in cases:
         with pytest.raises(error, match=words):
             vlm.ask(video, QUESTION, frames=frames, **settings)
     with pytest.raises(InvalidValueError, match=r"frames, num_frames, .* cannot be given with an Encoded"):
