@@ -18,6 +18,17 @@ def check_question(question: object) -> str:
 
 def video_prompt_ids(tokenizer: Any, question: str) -> list[int]:
     """Ids of a one-turn chat, first the video, then ``question``, up to where the answer begins."""
+    return text_ids(tokenizer, video_prompt_text(tokenizer, question))
+
+
+def text_ids(tokenizer: Any, text: str) -> list[int]:
+    """Ids of ``text``, in which the template has written whatever special tokens the model wants."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
+
+
+def video_prompt_text(tokenizer: Any, question: str) -> str:
+    """The same as text, with the template's placeholder for the video."""
     check_question(question)
     content = [{"type": "video"}, {"type": "text", "text": question}]
     try:
@@ -28,6 +39,4 @@ def video_prompt_ids(tokenizer: Any, question: str) -> list[int]:
         raise UnsupportedModelError(
             f"the chat template of {str(tokenizer.name_or_path)!r} cannot write a prompt: {error}"
         ) from error
-    # the template has written whatever special tokens the model wants
-    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return ids
+    return text

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from streamprune.models.base import VideoFamily
 
 FAMILIES: dict[str, str] = {
+    "internvl": "streamprune.models.internvl",
     "llava_onevision": "streamprune.models.llava_onevision",
     "qwen2_5_vl": "streamprune.models.qwen2_5_vl",
     "qwen2_vl": "streamprune.models.qwen2_vl",

@@ -156,12 +156,7 @@ class LlavaOnevision(VideoFamily):
         self, signals: Sequence[str], pixels: torch.Tensor, before: torch.Tensor | None
     ) -> dict[str, torch.Tensor]:
         patches = Patches(*self._patches, int(self.model.config.vision_config.patch_size), self.transform)
-        found = {}
-        if "pixel_change" in signals:
-            found["pixel_change"] = self._pool(patches.change(pixels, before)[..., None])[..., 0]
-        if "pixel_entropy" in signals:
-            found["pixel_entropy"] = self._pool(patches.entropy(pixels)[..., None])[..., 0]
-        return found
+        return patches.signals(signals, pixels, before, self._pool)
 
     def _pool(self, patches: torch.Tensor) -> torch.Tensor:
         """(frames, patches, channels) to (frames, rows, cols, channels), as the features are pooled."""

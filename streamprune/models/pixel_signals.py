@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +31,25 @@ class Patches:
     cols: int
     side: int
     transform: FrameTransform
+
+    def signals(
+        self,
+        names: Sequence[str],
+        pixels: torch.Tensor,
+        before: torch.Tensor | None,
+        pool: Callable[[torch.Tensor], torch.Tensor],
+    ) -> dict[str, torch.Tensor]:
+        """Those of ``names`` that are among PIXEL_SIGNALS, (frames, rows, cols).
+
+        Args:
+            pool: pools (frames, patches, channels) to (frames, rows, cols, channels).
+        """
+        found = {}
+        if "pixel_change" in names:
+            found["pixel_change"] = pool(self.change(pixels, before)[..., None])[..., 0]
+        if "pixel_entropy" in names:
+            found["pixel_entropy"] = pool(self.entropy(pixels)[..., None])[..., 0]
+        return found
 
     def change(self, pixels: torch.Tensor, before: torch.Tensor | None = None) -> torch.Tensor:
         """Mean absolute colour difference of each patch from the same patch of the frame before.

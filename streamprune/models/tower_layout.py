@@ -38,10 +38,17 @@ class TowerLayout:
         summary = config.vision_feature_select_strategy == "default"
         return cls(layers, max(0, state - 1), summary, side * side)
 
+    @classmethod
+    def of_internvl(cls, tower: nn.Module, config: Any, patches: int) -> TowerLayout:
+        """Read off an InternVL ``config``; ``patches`` are those of one frame."""
+        layers, state = _find_layers(tower), int(config.vision_feature_layer)
+        state += len(layers) + 1 if state < 0 else 0
+        return cls(layers, max(0, state - 1), config.vision_feature_select_strategy == "default", patches)
+
     def attention(self, layer: int) -> nn.Module:
         """The attention module of one layer."""
-        module = self.layers[layer].self_attn
-        assert isinstance(module, nn.Module)  # _find_layers took no others
+        module = _attention_of(self.layers[layer])
+        assert module is not None  # _find_layers took no others
         return module
 
     @property
@@ -93,6 +100,9 @@ class LayerRows:
 
     def _project(self, name: str) -> torch.Tensor:
         rows: torch.Tensor = getattr(self.attention, name)(self.states)
+        norm = getattr(self.attention, name.replace("proj", "norm"), None)
+        if norm is not None:  # some towers normalise queries and keys, all heads together
+            rows = norm(rows)
         frames, tokens, _ = rows.shape
         heads = int(self.attention.num_heads)  # type: ignore[arg-type]
         return rows.reshape(frames, tokens, heads, -1).transpose(1, 2)
@@ -101,8 +111,17 @@ class LayerRows:
 def _find_layers(tower: nn.Module) -> Sequence[nn.Module]:
     """The layers under ``encoder.layers``, wherever a release of transformers nests them; [] without any."""
     for name, module in tower.named_modules():
-        if name.split(".")[-2:] == ["encoder", "layers"]:
+        if name.split(".")[-2:] in (["encoder", "layers"], ["encoder", "layer"]):
             layers = list(module.children())
-            if all(hasattr(getattr(layer, "self_attn", None), "q_proj") for layer in layers):
+            if all(_attention_of(layer) is not None for layer in layers):
                 return layers
     return []
+
+
+def _attention_of(layer: nn.Module) -> nn.Module | None:
+    """The module of ``layer`` that attends with ``q_proj`` and its like."""
+    for name in ("self_attn", "attention"):
+        module = getattr(layer, name, None)
+        if isinstance(module, nn.Module) and hasattr(module, "q_proj"):
+            return module
+    return None
