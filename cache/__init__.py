@@ -1,1 +1,1 @@
-"""What is remembered: features on disk, tower caches, cache layers, memory. Nothing lives here yet."""
+"""What is remembered: key-value caches that hold fewer entries than they have seen."""

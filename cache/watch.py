@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from streamprune.errors import UnsupportedModelError
+from streamprune.errors import InvalidValueError, UnsupportedModelError
 from streamprune.ops.rotary import rotate
 
 if TYPE_CHECKING:
-    from streamprune.cache.kept import KeptCache, KeptLayer
+    from streamprune.cache.kept import KeptCache
+    from streamprune.cache.kept_layer import KeptLayer
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,16 +25,20 @@ class Looked:
         scaling: factor of the inner products.
         queries: (rows, heads, some, dim) rotated queries of the last tokens, None when not asked for.
         visible: (rows, tokens) bool, False = padding; None = no padding.
+        frequencies: (dim / 2,) of the rotation, when the layer moves its entries.
     """
 
     scaling: float
     queries: torch.Tensor | None
     visible: torch.Tensor | None
+    frequencies: torch.Tensor | None = None
 
 
 @contextmanager
 def watch(model: Any, cache: KeptCache) -> Iterator[None]:
     """Tell ``cache`` about every call of ``model`` that is given it; other calls pass unchanged."""
+
+    rotary = _movable(model.get_decoder()) if cache.compact else None
 
     def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if kwargs.get("past_key_values") is not cache:
@@ -44,10 +49,17 @@ def watch(model: Any, cache: KeptCache) -> Iterator[None]:
             return None
         mask = kwargs.get("attention_mask")
         visible = _visible(mask, states.shape[1])
+        tables, frequencies = kwargs["position_embeddings"], None
+        if rotary is not None:
+            if visible is not None:
+                raise InvalidValueError('positions="compact" takes no padded batches; one sequence at a time')
+            places = torch.arange(layer.held, layer.held + states.shape[1], device=states.device)
+            tables, frequencies = rotary(states, places[None]), rotary.inv_freq.to(states.device)
         rows = min(cache.policy.query_rows(states.shape[1]), states.shape[1])
-        queries = _queries(module, states, kwargs["position_embeddings"], rows) if rows else None
-        layer.looked = Looked(float(module.scaling), queries, visible)
-        return args, {**kwargs, "attention_mask": _fitting_mask(module, layer, mask, visible, states)}
+        queries = _queries(module, states, tables, rows) if rows else None
+        layer.looked = Looked(float(module.scaling), queries, visible, frequencies)
+        mask = _fitting_mask(module, layer, mask, visible, states)
+        return args, {**kwargs, "attention_mask": mask, "position_embeddings": tables}
 
     with ExitStack() as hooks:
         for layer in model.get_decoder().layers:
@@ -55,6 +67,24 @@ def watch(model: Any, cache: KeptCache) -> Iterator[None]:
             if attention is not None:
                 hooks.callback(attention.register_forward_pre_hook(before, with_kwargs=True).remove)
         yield
+
+
+def _movable(decoder: Any) -> Any:
+    """The rotary module of ``decoder``; UnsupportedModelError unless its rule can move rotated keys."""
+    rotary = decoder.rotary_emb
+    kind = getattr(rotary, "rope_type", "default")
+    width = 2 * len(rotary.inv_freq)
+    if hasattr(rotary, "mrope_section") or "dynamic" in kind or kind == "longrope":
+        raise UnsupportedModelError(
+            'positions="compact" needs one axis of positions and frequencies that stay; '
+            f'{type(rotary).__name__} of type {kind!r} has others: use positions="keep"'
+        )
+    if width != decoder.layers[0].self_attn.head_dim:
+        raise UnsupportedModelError(
+            f'positions="compact" needs rotations of whole heads, not of {width} channels: '
+            'use positions="keep"'
+        )
+    return rotary
 
 
 def _visible(mask: torch.Tensor | None, new: int) -> torch.Tensor | None:

@@ -11,6 +11,7 @@ import pytest
 
 from streamprune.budget import (
     Budget,
+    CacheBudget,
     Rounding,
     largest_common_share,
     share_of,
@@ -236,3 +237,33 @@ def test_split_by_weight_hands_out_one_by_one() -> None:
         given = split_by_weight(total, weights, rooms)
         assert sum(given) == min(total, sum(rooms))
         assert given == expected
+
+
+@pytest.mark.parametrize(
+    ("budget", "entries"),
+    [
+        (CacheBudget(), 100),
+        (CacheBudget(keep_ratio=0.29), 29),
+        (CacheBudget(keep_ratio=1e-6), 1),
+        (CacheBudget(keep_tokens=7), 7),
+        (CacheBudget(keep_tokens=700), 700),  # tokens to come may use it up
+        (CacheBudget(keep_bytes=4 * 64 * 9 + 255), 9),
+    ],
+)
+def test_cache_entries(budget: CacheBudget, entries: int) -> None:
+    assert budget.entries(100, entry_bytes=64, layers=4) == entries
+
+
+def test_a_cache_budget_is_one_of_three() -> None:
+    assert CacheBudget().keeps_all
+    assert CacheBudget(keep_ratio=1.0).keeps_all
+    assert not CacheBudget(keep_bytes=10**12).keeps_all
+    assert CacheBudget(keep_ratio=0.29).exact_entries(150, 64, 4) == pytest.approx(43.5)
+    with pytest.raises(
+        ValueError, match="keep_bytes=255 holds not even one entry: one takes 64 bytes in each of 4"
+    ):
+        CacheBudget(keep_bytes=255).entries(100, 64, 4)
+    with pytest.raises(ValueError, match="give one of keep_ratio, keep_tokens and keep_bytes"):
+        CacheBudget(keep_tokens=5, keep_bytes=5)
+    with pytest.raises(TypeError, match="keep_bytes must be an integer"):
+        CacheBudget(keep_bytes=1.5)  # type: ignore[arg-type]

@@ -1,1 +1,1 @@
-"""Stage 5, which KV cache entries stay. Nothing lives here yet."""
+"""Stage 5: which entries of the key-value cache stay."""

@@ -20,9 +20,11 @@ class StreamingLLM(Policy):
     Args:
         sinks: tokens at the beginning that stay, 0 or more; with a budget smaller than that, the first ones.
 
-    Source: arXiv 2309.17453. Entries keep their positions, as when the released cache is used with absolute
-    positions. Padding in front of a row is no sink. The release's room for ``c`` tokens to come is a budget
-    smaller by ``c``. A system prompt longer than ``sinks`` is kept whole with ``protect_first``.
+    Source: arXiv 2309.17453. Entries keep their positions; ``KeptCache(positions="compact")`` counts
+        positions
+    inside the cache, as the paper does. Padding in front of a row is no sink. The release's room for ``c``
+    tokens to come is a budget smaller by ``c``. A system prompt longer than ``sinks`` is kept whole with
+    ``protect_first``.
     """
 
     sinks: int = 4

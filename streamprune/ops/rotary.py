@@ -12,3 +12,20 @@ def rotate(rows: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Te
     """
     first, second = rows.chunk(2, -1)
     return rows * cos + torch.cat([-second, first], -1) * sin
+
+
+def turned_further(rows: torch.Tensor, shift: torch.Tensor, frequencies: torch.Tensor) -> torch.Tensor:
+    """Turn rows that are rotated already as if each stood ``shift`` positions further on, or back.
+
+    Rotations add up, so that the result is what the rows would have been at their new positions; a scale that
+    a model applies with its rotation stays as it is. Many small turns in half precision add up their
+    rounding: turn once, from what was stored first.
+
+    Args:
+        rows: (..., width) of any floating dtype, the dtype of the result; computed in float32.
+        shift: (...) new position minus old one, may be negative.
+        frequencies: (width / 2,) angle of each pair of channels per position.
+    """
+    angles = shift[..., None].float() * frequencies.float()
+    angles = torch.cat([angles, angles], -1)
+    return rotate(rows.float(), angles.cos(), angles.sin()).to(rows.dtype)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from streamprune.cache.kept import KeptCache, KeptLayer
+from streamprune.kv.a2sf import A2SF
 from streamprune.kv.base import Policy
 from streamprune.kv.h2o import H2O
 from streamprune.kv.keydiff import KeyDiff
@@ -20,6 +21,7 @@ from streamprune.kv.pyramidkv import PyramidKV
 from streamprune.kv.snapkv import SnapKV
 from streamprune.kv.streamingllm import StreamingLLM
 from streamprune.kv.tova import TOVA
+from streamprune.kv.vatp import VATP
 from tests.cache.small_text_model import full_cache, left_padded, make_model, prompt, seeing_only
 
 POLICIES: list[tuple[type[Policy], dict[str, Any]]] = [
@@ -31,7 +33,8 @@ POLICIES: list[tuple[type[Policy], dict[str, Any]]] = [
     (TOVA, {}),
     (PyramidKV, {"window": 2, "beta": 4.0}),
     (H2O, {}),
-    (H2O, {"by_age": True, "recent_share": 0.1}),
+    (A2SF, {"forgetting": 0.9}),
+    (VATP, {"sinks": 2}),
 ]
 # policies whose choice in a padded row is that of the row alone
 PADDING = [(cls, options) for cls, options in POLICIES if cls is not LagKV]

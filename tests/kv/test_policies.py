@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
+from streamprune.kv.a2sf import A2SF
 from streamprune.kv.base import Policy
 from streamprune.kv.h2o import H2O
 from streamprune.kv.keydiff import KeyDiff
@@ -18,6 +19,7 @@ from streamprune.kv.pyramidkv import PyramidKV, layer_share
 from streamprune.kv.snapkv import SnapKV
 from streamprune.kv.streamingllm import StreamingLLM
 from streamprune.kv.tova import TOVA
+from streamprune.kv.vatp import VATP
 from streamprune.kv.view import LayerView
 from streamprune.registry import build_method, list_methods
 from tests.kv.made_view import chosen, random_view, view_of
@@ -150,6 +152,44 @@ def test_h2o_sums_what_was_paid() -> None:
     assert torch.allclose(H2O(by_age=True).score(by_age)[0, 0], torch.tensor([2.5 / 3, 0.1, 0.3]))
 
 
+def test_a2sf_forgets() -> None:
+    view = _paying([[1.0], [0.4, 0.6]])
+    for forgetting, first in ((0.5, 0.9), (0.1, 0.5), (0.0, 0.4), (1.0, 1.4)):
+        state = A2SF(forgetting=forgetting).observe(view)["received"]
+        assert torch.allclose(state[0, 0], torch.tensor([first, 0.6]))
+    assert chosen(A2SF(forgetting=0.5, keep_tokens=1), view) == [[0]]
+    assert chosen(A2SF(forgetting=0.1, keep_tokens=1), view) == [[1]]
+
+
+@pytest.mark.parametrize("policy", [H2O(), A2SF(forgetting=0.7)])
+def test_token_by_token_adds_up_to_one_call(policy: Policy) -> None:
+    view = random_view(20)
+    assert view.queries is not None
+    state: dict[str, torch.Tensor] = {}
+    for new in range(1, 21):
+        part = dataclasses.replace(
+            view,
+            keys=view.keys[:, :, :new],
+            values=view.values[:, :, :new],
+            tokens=view.tokens[..., :new],
+            queries=view.queries[:, :, new - 1 : new],
+            new=1,
+            state={name: torch.cat([value, value.new_zeros(1, 2, 1)], -1) for name, value in state.items()},
+        )
+        state = dict(policy.observe(part))
+    assert torch.allclose(state["received"], policy.observe(view)["received"], atol=1e-5)
+
+
+def test_vatp_weighs_attention_by_the_value() -> None:
+    view = _paying([[1.0], [0.9, 0.1], [0.6, 0.1, 0.3]])
+    values = torch.diag(torch.tensor([1.0, -40.0, 0.1]))[None, None]
+    policy = VATP(sinks=0, recent_share=0.0, keep_tokens=1)
+    assert chosen(policy, dataclasses.replace(view, values=values)) == [[1]]
+    assert chosen(policy, view) == [[0]], "equal values leave attention"
+    silent = dataclasses.replace(view, values=torch.zeros_like(values))
+    assert chosen(VATP(sinks=1, recent_share=0.5, keep_tokens=2), silent) == [[0, 2]]
+
+
 def test_attention_in_blocks_sums_to_one_for_every_query() -> None:
     view = random_view(300, dim=4)
     received = view.received()
@@ -227,6 +267,8 @@ def _maybe_float(x: torch.Tensor | None) -> torch.Tensor | None:
         (SnapKV, {"pooling": "min"}, "unknown pooling 'min'"),
         (PyramidKV, {"beta": 0.5}, r"beta must be in \[1, "),
         (H2O, {"recent_share": 1.5}, r"recent_share must be in \[0, 1\]"),
+        (A2SF, {"forgetting": -0.1}, r"forgetting must be in \[0, 1\]"),
+        (VATP, {"sinks": -3}, "sinks must be at least 0"),
         (H2O, {"by_age": "yes"}, "by_age must be True or False"),
     ],
 )

@@ -17,6 +17,7 @@ from streamprune.kv.snapkv import SnapKV
 from streamprune.kv.streamingllm import StreamingLLM
 from streamprune.kv.tova import TOVA
 from streamprune.kv.view import LayerView
+from streamprune.ops.rotary import turned_further
 from tests.goldens.case import Case
 
 
@@ -129,12 +130,21 @@ def replay_observed(case: Case) -> None:
     _replay(case, H2O(by_age=True, recent_share=0.0, **_budget(case)))
 
 
+def replay_rerotation(case: Case) -> None:
+    width = case.hp["head_dim"]
+    frequencies = case.hp["rope_theta"] ** (-torch.arange(0, width, 2).float() / width)
+    kept = torch.from_numpy(case.arrays["in_kept"])
+    keys = case.given("k").gather(1, kept[..., None].expand(-1, -1, width))
+    case.close("keys", turned_further(keys, torch.arange(kept.shape[1]) - kept, frequencies))
+
+
 ADAPTERS = {
     "kv_keydiff": replay_keydiff,
     "kv_knorm": replay_knorm,
     "kv_lagkv": replay_lagkv,
     "kv_observed_attention": replay_observed,
     "kv_pyramidkv": replay_pyramidkv,
+    "kv_rerotation": replay_rerotation,
     "kv_snapkv": replay_snapkv,
     "kv_start_recent": replay_start_recent,
     "kv_streaming_llm": replay_streaming,
