@@ -8,8 +8,8 @@ from typing import ClassVar, Literal, get_args
 import torch
 
 from streamprune.budget import Rounding, whole_tokens
-from streamprune.checks import check_number
-from streamprune.errors import InvalidTypeError, UnknownNameError
+from streamprune.checks import check_flag, check_number
+from streamprune.errors import UnknownNameError
 from streamprune.ops.selection import highest, marked
 from streamprune.pre_llm.base import PreLLMMethod
 from streamprune.tokens import Reduction, VideoGrid, VisualTokens
@@ -55,8 +55,7 @@ class HiPrune(PreLLMMethod):
         if self.form not in get_args(Form):
             raise UnknownNameError.among("form of hiprune", self.form, get_args(Form))
         check_number("anchor_ratio", self.anchor_ratio, 0, 1)
-        if not isinstance(self.wrap_rows, bool):
-            raise InvalidTypeError(f"wrap_rows must be True or False, got {self.wrap_rows!r}")
+        check_flag("wrap_rows", self.wrap_rows)
 
     def count_reduced(self, grid: VideoGrid) -> int:
         """The same number of every frame."""

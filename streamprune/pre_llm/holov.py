@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 
 from streamprune.budget import split_evenly, whole_tokens
-from streamprune.checks import check_count, check_number
-from streamprune.errors import InvalidTypeError, SignalError
+from streamprune.checks import check_count, check_flag, check_number
+from streamprune.errors import SignalError
 from streamprune.ops.windows import rank_in_parts
 from streamprune.pre_llm.base import PreLLMMethod
 from streamprune.tokens import Reduction, VideoGrid, VisualTokens
@@ -64,8 +64,7 @@ class HoloV(PreLLMMethod):
         if self.variance_weight is not None:
             check_number("variance_weight", self.variance_weight, 0, 1000)
         check_number("power", self.power, 0, 100)
-        if not isinstance(self.as_released, bool):
-            raise InvalidTypeError(f"as_released must be True or False, got {self.as_released!r}")
+        check_flag("as_released", self.as_released)
 
     def count_reduced(self, grid: VideoGrid) -> int:
         """The same number of every frame, zero rows included."""

@@ -8,8 +8,8 @@ from typing import ClassVar, Literal, get_args
 import torch
 
 from streamprune.budget import share_of
-from streamprune.checks import check_count, check_number
-from streamprune.errors import InvalidTypeError, UnknownNameError
+from streamprune.checks import check_count, check_flag, check_number
+from streamprune.errors import UnknownNameError
 from streamprune.ops.merging import blend_into_anchors
 from streamprune.ops.nearest import nearest_targets
 from streamprune.ops.selection import highest, marked, marked_places
@@ -62,8 +62,7 @@ class VScan(PreLLMMethod):
         check_number("local_ratio", self.local_ratio, 0, 1)
         if self.window is not None:
             check_count("window", self.window)
-        if not isinstance(self.fill_budget, bool):
-            raise InvalidTypeError(f"fill_budget must be True or False, got {self.fill_budget!r}")
+        check_flag("fill_budget", self.fill_budget)
 
     def count_reduced(self, grid: VideoGrid) -> int:
         """The same number of every frame."""
