@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 
 from streamprune.ops.flow import flow
-from streamprune.reduce import reduce_tokens
 from tests.goldens.case import Case
+from tests.goldens.decision import decide
 
 
 def flowcut(case: Case) -> None:
@@ -24,7 +24,7 @@ def flowcut(case: Case) -> None:
     case.close("final_scores", states[-1].scores)
     hidden = case.given("hidden")[:, None, 1:]
     names = ("layer_saliency", "layer_value_similarity", "layer_value_norm")
-    reduction = reduce_tokens(
+    reduction = decide(
         hidden,
         "flowcut",
         keep_tokens=target * len(hidden),

@@ -8,9 +8,9 @@ import torch
 
 from streamprune.pre_llm.cdpruner import CDPruner
 from streamprune.pre_llm.gprune import GPrune
-from streamprune.reduce import reduce_tokens
 from streamprune.tokens import VisualTokens
 from tests.goldens.case import Case
+from tests.goldens.decision import decide
 
 
 def features_of(case: Case) -> torch.Tensor:
@@ -20,7 +20,7 @@ def features_of(case: Case) -> torch.Tensor:
 
 def divprune(case: Case) -> None:
     """Replays DivPrune."""
-    reduction = reduce_tokens(features_of(case), "divprune", keep_ratio=case.hp["r"])
+    reduction = decide(features_of(case), "divprune", keep_ratio=case.hp["r"])
     if case.exact:
         case.same("pick_order", reduction.index[reduction.order])
         case.same("kept", reduction.index)
@@ -38,7 +38,7 @@ def cdpruner(case: Case) -> None:
         "text_embeds": case.given("text_embeds"),
     }
     case.close("relevance", CDPruner().relevances(VisualTokens.from_grid(features, signals)))
-    kept = reduce_tokens(features, "cdpruner", keep_tokens=hp["keep"] * hp["T"], signals=signals).index
+    kept = decide(features, "cdpruner", keep_tokens=hp["keep"] * hp["T"], signals=signals).index
     case.same("kept", kept.reshape(hp["T"], -1) % (hp["h"] * hp["w"]))
 
 
@@ -55,7 +55,7 @@ def gprune(case: Case) -> None:
         score, neighbors = GPrune(**options).scores(features.flatten(1, 2))
         case.close(f"score{number}", score[0])
         case.same(f"degree{number}", neighbors[0])
-        reduction = reduce_tokens(features, "gprune", keep_ratio=hp["keep"], **options)
+        reduction = decide(features, "gprune", keep_ratio=hp["keep"], **options)
         case.same(f"kept_set{number}", reduction.index[reduction.order])
 
 

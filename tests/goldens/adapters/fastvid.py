@@ -11,10 +11,10 @@ import torch
 from streamprune.ops.attention import frame_query_attention
 from streamprune.ops.similarity import adjacent_cosine
 from streamprune.pre_llm.fastvid import FastVID, Form
-from streamprune.reduce import reduce_tokens
 from streamprune.reduction import Reduction
 from streamprune.tokens import VideoGrid
 from tests.goldens.case import Case
+from tests.goldens.decision import decide
 
 
 def grid_of(case: Case) -> VideoGrid:
@@ -38,7 +38,7 @@ def fastvid(form: Form) -> Callable[[Case], None]:
         if "ignore" in hp:
             options["ignore_threshold"] = hp["ignore"]
         shape = (grid.frames, grid.rows, grid.cols)
-        reduction = reduce_tokens(
+        reduction = decide(
             case.given("x").reshape(*shape, -1),
             "fastvid",
             keep_ratio=hp["r"],

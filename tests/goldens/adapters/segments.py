@@ -14,11 +14,11 @@ from streamprune.ops.segments import cluster_labels, runs_of_equal, settle_label
 from streamprune.ops.temporal import previous_cosine
 from streamprune.pre_llm.flashvid import FlashVID
 from streamprune.pre_llm.prunevid import static_places
-from streamprune.reduce import reduce_tokens
 from streamprune.reduction import Reduction
 from streamprune.tokens import VideoGrid
 from tests.goldens.adapters.fastvid import grid_of, with_row_ends
 from tests.goldens.case import TOLERANCE, Case
+from tests.goldens.decision import decide
 
 
 def _features(case: Case, grid: VideoGrid) -> torch.Tensor:
@@ -33,7 +33,7 @@ def holitom(case: Case) -> None:
     """Replays HoliTom before the language model, with one end token or one at each grid row."""
     grid, hp = grid_of(case), case.hp
     features = _features(case, grid)
-    reduction = reduce_tokens(
+    reduction = decide(
         features,
         "holitom",
         keep_ratio=hp["r"],
@@ -69,7 +69,7 @@ def prunevid(case: Case) -> None:
     """Replays PruneVid before the language model."""
     grid, hp = grid_of(case), case.hp
     features = _features(case, grid)
-    reduction = reduce_tokens(
+    reduction = decide(
         features,
         "prunevid",
         cluster_ratio=hp["beta"],
@@ -114,9 +114,7 @@ def flashvid(case: Case) -> None:
         "expansion": hp["expansion"],
     }
     signals = {"received_attention": _attention(case, grid)}
-    reduction = reduce_tokens(
-        features, "flashvid", keep_ratio=hp["retention_ratio"], signals=signals, **options
-    )
+    reduction = decide(features, "flashvid", keep_ratio=hp["retention_ratio"], signals=signals, **options)
     method = FlashVID(**options)
     segments = method.segments(features.flatten(1, 2).mean(1))
     case.same("segment_sizes", [stop - start for start, stop in segments])
