@@ -8,8 +8,8 @@ from typing import ClassVar, Literal, get_args
 import torch
 
 from streamprune.budget import share_of
-from streamprune.checks import check_number
-from streamprune.errors import InvalidValueError, UnknownNameError
+from streamprune.checks import check_instead_of_budget, check_number
+from streamprune.errors import UnknownNameError
 from streamprune.ops.selection import lowest
 from streamprune.ops.temporal import place_cosine
 from streamprune.pre_llm.base import PreLLMMethod
@@ -63,11 +63,8 @@ class DyCoke(PreLLMMethod):
             raise UnknownNameError.among("form of dycoke", self.form, get_args(Form))
         if self.prune_share is not None:
             check_number("prune_share", self.prune_share, 0, 1)
-            if self.budget.is_given:
-                raise InvalidValueError(
-                    f"give prune_share or a budget, not both (got prune_share={self.prune_share!r} and "
-                    f"{self.budget}); with a budget the share follows from it"
-                )
+        given = self.budget.is_given
+        check_instead_of_budget("dycoke", {"prune_share": self.prune_share}, budget_given=given)
 
     def keeps_everything(self, grid: VideoGrid) -> bool:
         """A share takes the place of the budget."""
