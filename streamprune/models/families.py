@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 FAMILIES: dict[str, str] = {
     "internvl": "streamprune.models.internvl",
+    "llava_next_video": "streamprune.models.llava_next_video",
     "llava_onevision": "streamprune.models.llava_onevision",
     "qwen2_5_vl": "streamprune.models.qwen2_5_vl",
     "qwen2_vl": "streamprune.models.qwen2_vl",

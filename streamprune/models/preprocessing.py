@@ -8,7 +8,7 @@ rounds twice.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,8 @@ class FrameTransform:
         rescale_factor: multiplies the levels 0..255.
         mean: per colour, subtracted from the scaled levels.
         std: per colour, divides them.
+        cover: keep a picture's shape: its shorter side becomes that of the square ``size``, of which the
+            middle is taken.
     """
 
     size: tuple[int, int]
@@ -61,6 +63,23 @@ class FrameTransform:
     rescale_factor: float = 1 / 255
     mean: tuple[float, ...] = _CLIP_MEAN
     std: tuple[float, ...] = _CLIP_STD
+    cover: bool = False
+
+    @classmethod
+    def covering(cls, settings: Mapping[str, Any], default_side: int) -> FrameTransform:
+        """Read the settings of a processor that crops; UnsupportedModelError unless it crops to a square."""
+        size, crop = settings.get("size"), settings.get("crop_size")
+        short = (
+            default_side if size is None else size.get("shortest_edge") if isinstance(size, Mapping) else None
+        )
+        square = {"height": short, "width": short}
+        if settings.get("do_center_crop") is False or short is None or crop not in (None, short, square):
+            raise UnsupportedModelError(
+                f"the video processor's settings give size={size!r} and crop_size={crop!r}; a square that is "
+                "cut out of a picture whose shorter side was made as long is supported"
+            )
+        settings = {**settings, "size": square, "do_center_crop": None}
+        return replace(cls.from_settings(settings, (default_side, default_side)), cover=True)
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], default_size: tuple[int, int]) -> FrameTransform:
@@ -111,16 +130,26 @@ class FrameTransform:
         if not image.flags.writeable:  # torch refuses to share what must not be written
             image = image.copy()
         levels = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)
-        if levels.shape[1:] == self.size:
-            return levels
-        if device.type == "cpu":
-            return self._interpolate(levels[None])[0]
-        resized = self._interpolate(levels[None].float())[0]
-        return resized.round().clamp(0, 255).to(torch.uint8)
+        rows, cols = self._resized(levels.shape[1], levels.shape[2])
+        if levels.shape[1:] != (rows, cols):
+            if device.type == "cpu":
+                levels = self._interpolate(levels[None], (rows, cols))[0]
+            else:
+                resized = self._interpolate(levels[None].float(), (rows, cols))[0]
+                levels = resized.round().clamp(0, 255).to(torch.uint8)
+        top, left = (rows - self.size[0]) // 2, (cols - self.size[1]) // 2
+        return levels[:, top : top + self.size[0], left : left + self.size[1]]
 
-    def _interpolate(self, levels: torch.Tensor) -> torch.Tensor:
+    def _resized(self, rows: int, cols: int) -> tuple[int, int]:
+        """Size before anything is cut off."""
+        if not self.cover:
+            return self.size
+        side, short = self.size[0], min(rows, cols)
+        return int(side * rows / short), int(side * cols / short)
+
+    def _interpolate(self, levels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         return torch.nn.functional.interpolate(
-            levels, self.size, mode=self.resample, align_corners=False, antialias=True
+            levels, size, mode=self.resample, align_corners=False, antialias=True
         )
 
 

@@ -1,4 +1,4 @@
-"""Our route into InternVL against the stock one, on a small model whose weights make positions matter."""
+"""Our route into families that see frame by frame against the stock one, on small models."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from streamprune.errors import InvalidValueError, SignalError, UnsupportedModelError
 from streamprune.models.base import Checkpoint, EncodedFrames, VideoFamily
 from streamprune.models.internvl import InternVL
+from streamprune.models.llava_next_video import LlavaNextVideo
 from streamprune.models.loading import load_model
 from streamprune.models.preprocessing import FrameTransform
 from streamprune.models.question_signals import with_question
@@ -19,15 +20,19 @@ from streamprune.pipelines.offline import VideoLLM
 from streamprune.registry import build_method
 from streamprune.tokens import Reduction, VisualTokens
 from tests.models.small_internvl import save_small_internvl
+from tests.models.small_llava_next import save_small_llava_next
 
 RECORDED = Path(__file__).parent / "data" / "other_pixels.npz"
 QUESTION = "what colour is the circle ?"
 FRAMES = 5
+CROP = {"size": {"shortest_edge": 24}, "crop_size": {"height": 24, "width": 24}, "do_center_crop": True}
+PLACEHOLDER = 4  # in both vocabularies
+SAVE = {"internvl": save_small_internvl, "llava_next_video": save_small_llava_next}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_small_internvl(tmp_path_factory.mktemp("internvl"))
+@pytest.fixture(scope="module", params=SAVE)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return SAVE[request.param](tmp_path_factory.mktemp(request.param))
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +59,19 @@ def encode(
 
 
 def stock_inputs(family: VideoFamily, pixels: torch.Tensor) -> dict[str, Any]:
-    """What the stock processor gives: frames named and tagged, every placeholder written out."""
+    """What the stock processor gives: every placeholder written out, in InternVL with names and tags."""
     text = family.tokenizer.apply_chat_template(
         [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": QUESTION}]}],
         tokenize=False,
         add_generation_prompt=True,
     )
-    frames = [f"Frame{i + 1}: <img>{'<IMG_CONTEXT>' * 16}</img>" for i in range(len(pixels))]
-    ids = torch.tensor([family.tokenizer(text.replace("<video>", "\n".join(frames)))["input_ids"]])
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
+    if family.model_type == "internvl":
+        frames = [f"Frame{i + 1}: <img>{'<IMG_CONTEXT>' * 16}</img>" for i in range(len(pixels))]
+        video, visual = "\n".join(frames), {"pixel_values": pixels}
+    else:
+        video, visual = "<video>" * (16 * len(pixels)), {"pixel_values_videos": pixels[None]}
+    ids = torch.tensor([family.tokenizer(text.replace("<video>", video))["input_ids"]])
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **visual}
 
 
 @torch.no_grad()
@@ -77,11 +86,25 @@ def greedy(family: VideoFamily, inputs: dict[str, Any]) -> list[int]:
     return ids
 
 
-def test_pixels_are_those_of_the_stock_processor() -> None:
+@pytest.mark.parametrize(
+    ("images", "pixels", "transform"),
+    [
+        (
+            "images",
+            "internvl",
+            FrameTransform.from_settings({"size": {"height": 24, "width": 24}}, (448, 448)),
+        ),
+        ("images", "llava_next_video", FrameTransform.covering(CROP, 336)),
+        ("wide", "llava_next_video_wide", FrameTransform.covering({}, 24)),
+    ],
+)
+def test_pixels_are_those_of_the_stock_processor(images: str, pixels: str, transform: FrameTransform) -> None:
     with np.load(RECORDED) as recorded:
-        images, expected = recorded["images"], torch.from_numpy(recorded["internvl"])
-    transform = FrameTransform.from_settings({"size": {"height": 24, "width": 24}}, (448, 448))
-    assert torch.equal(transform(list(images), torch.device("cpu")), expected)
+        shown, expected = list(recorded[images]), torch.from_numpy(recorded[pixels])
+    found = transform(shown, torch.device("cpu"))
+    assert torch.equal(found, expected)
+    # what is kept to be shown again becomes the same
+    assert torch.equal(transform(list(transform.levels(found)), torch.device("cpu")), expected)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -127,7 +150,7 @@ def test_dropped_tokens_equal_masked_ones(family: VideoFamily, pixels: torch.Ten
     masked = {**everything.model_inputs(), "attention_mask": seen.long()[None]}
     expected = logits(family, masked)[seen]
     assert (logits(family, prompt.model_inputs()) - expected).abs().max() <= 1e-5
-    assert prompt.input_ids[0, prompt.kept_columns].unique().tolist() == [family.model.config.image_token_id]
+    assert prompt.input_ids[0, prompt.kept_columns].unique().tolist() == [PLACEHOLDER]
     renumbered = family.prompt(QUESTION, Reduction.select(tokens, kept), positions="renumber")
     assert renumbered.position_ids.tolist() == [list(range(len(prompt)))]
     assert (logits(family, renumbered.model_inputs()) - expected).abs().max() > 1e-2
@@ -141,18 +164,26 @@ def test_lengths_are_foreseen(family: VideoFamily, pixels: torch.Tensor) -> None
 
 
 def test_patches_are_averaged_where_the_model_puts_them_side_by_side(family: VideoFamily) -> None:
-    """The model's own shuffle of a picture in which every patch holds its number."""
-    assert isinstance(family, InternVL)
+    """The model's own merging of a picture in which every patch holds its number."""
+    assert isinstance(family, InternVL | LlavaNextVideo)
     numbers = torch.arange(64.0).reshape(1, 64, 1)
-    shuffled = family.model.model.pixel_shuffle(numbers.reshape(1, 8, 8, 1).expand(1, 8, 8, 4).contiguous())
-    assert torch.equal(family._pool(numbers)[..., 0], shuffled.reshape(1, 4, 4, 4, 4).mean((3, 4)))
+    if isinstance(family, InternVL):
+        spread = numbers.reshape(1, 8, 8, 1).expand(1, 8, 8, 4).contiguous()
+        merged = family.model.model.pixel_shuffle(spread).reshape(1, 4, 4, 4, 4).mean((3, 4))
+    else:
+        merged = family.model.model.vision_resampler(numbers).reshape(1, 4, 4)
+    assert torch.equal(family._pool(numbers)[..., 0], merged)
 
 
-def test_attention_signals_are_those_of_the_last_layer(folder: Path, pixels: torch.Tensor) -> None:
+def test_attention_signals_are_those_of_the_layer_that_is_read(folder: Path, pixels: torch.Tensor) -> None:
     family = load_model(folder, attn_implementation="eager")
-    assert isinstance(family, InternVL)
+    assert isinstance(family, InternVL | LlavaNextVideo)
     maps: list[torch.Tensor] = []
-    attention = family.model.get_encoder("video").encoder.layer[-1].attention
+    tower = family.model.get_encoder("video")
+    if isinstance(family, InternVL):
+        attention = tower.encoder.layer[-1].attention
+    else:
+        attention = next(m for n, m in tower.named_modules() if n.endswith("encoder.layers.2.self_attn"))
     handle = attention.register_forward_hook(lambda module, args, output: maps.append(output[1]))
     found = family.encode(pixels, ("saliency", "received_attention")).signals
     handle.remove()
@@ -183,14 +214,47 @@ def test_answers_from_pictures_to_text(family: VideoFamily, images: list[Any]) -
     assert quarter.text
 
 
+def test_frame_features(family: VideoFamily, pixels: torch.Tensor) -> None:
+    found = family.encode(pixels, ("frame_features",))
+    if family.model_type == "internvl":
+        expected = found.features.mean((1, 2))
+    else:
+        tower = family.model.get_encoder("video")
+        expected = tower(pixels, output_hidden_states=True).hidden_states[-2][:, 0]
+    torch.testing.assert_close(found.signals["frame_features"], expected, rtol=0, atol=1e-6)
+
+
 def test_what_is_not_supported_is_said(family: VideoFamily, pixels: torch.Tensor) -> None:
-    with pytest.raises(UnsupportedModelError, match="internvl models cannot run a method inside"):
+    with pytest.raises(UnsupportedModelError, match=f"{family.model_type} models cannot run a method inside"):
         family.encode(pixels, encoder=build_method("encoder", "tome", {}))
-    with pytest.raises(SignalError, match="internvl models cannot give the signal 'colour'"):
+    with pytest.raises(SignalError, match=f"{family.model_type} models cannot give the signal 'colour'"):
         family.encode(pixels, ("colour",))
-    for question in ("what is <video> ?", "what is <IMG_CONTEXT> ?"):
-        with pytest.raises(InvalidValueError, match="placeholders '<video>' or '<IMG_CONTEXT>'"):
-            family.prompt(question, Reduction.identity(encode(family, pixels)))
-    settings = {"size": {"height": 32, "width": 40}}
-    with pytest.raises(UnsupportedModelError, match="32 x 40 pixels; squares whose side is a multiple of 8"):
-        InternVL(Checkpoint("org/name", family.model, family.tokenizer, settings))
+    for mark in ("<video>", family.tokenizer.convert_ids_to_tokens(family.model.config.image_token_id)):
+        with pytest.raises(InvalidValueError, match=f"placeholders '<video>' or '{mark_of(family)}'"):
+            family.prompt(f"what is {mark} ?", Reduction.identity(encode(family, pixels)))
+
+
+def mark_of(family: VideoFamily) -> str:
+    return "<IMG_CONTEXT>" if family.model_type == "internvl" else "<image>"
+
+
+@pytest.mark.parametrize(
+    ("folder", "settings", "message"),
+    [
+        (
+            "internvl",
+            {"size": {"height": 32, "width": 40}},
+            "32 x 40 pixels; squares whose side is a multiple",
+        ),
+        ("internvl", {"do_center_crop": True}, "do_center_crop"),
+        ("llava_next_video", {"size": {"shortest_edge": 40}, "crop_size": CROP["crop_size"]}, "crop_size"),
+        ("llava_next_video", {"do_center_crop": False}, "shorter side was made as long"),
+        ("llava_next_video", {"size": {"height": 32, "width": 32}}, "shorter side was made as long"),
+    ],
+    indirect=["folder"],
+)
+def test_settings_that_are_not_followed_are_refused(
+    family: VideoFamily, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UnsupportedModelError, match=message):
+        type(family)(Checkpoint("org/name", family.model, family.tokenizer, settings))
