@@ -113,7 +113,7 @@ def edit_config(folder: Path, **changes: Any) -> None:
         (no_config, errors.ModelNotFoundError, "holds no config.json"),
         (broken_config, errors.UnsupportedModelError, "cannot read .*config.json"),
         (list_config, errors.UnsupportedModelError, "must hold a JSON object"),
-        (foreign_family, errors.UnsupportedModelError, "'bert'.*Supported: llava_onevision.*To add one"),
+        (foreign_family, errors.UnsupportedModelError, "'bert'.*Supported: .*llava_onevision.*To add one"),
         (no_family, errors.UnsupportedModelError, "None, which is not supported"),
         (no_weights, errors.ModelWeightsError, "holds no weights"),
         (only_pickles, errors.ModelWeightsError, r"only pickled weights \(pytorch_model.bin\)"),
