@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from streamprune.metrics.flops import DecoderShape
@@ -36,8 +37,20 @@ class Job:
     progress: Progress | None
 
 
-def stats_of(shape: DecoderShape, job: Job, reduced: Reduced, prompt: Prompt, out: Generation) -> Stats:
-    """What one answer took."""
+def stats_of(
+    shape: DecoderShape,
+    job: Job,
+    reduced: Reduced,
+    prompt: Prompt,
+    out: Generation,
+    layer_tokens: Sequence[int] | None = None,
+) -> Stats:
+    """What one answer took.
+
+    Args:
+        layer_tokens: tokens of the prompt in each layer, where not all went through all of them.
+    """
+    tokens = len(prompt) if layer_tokens is None else layer_tokens
     video, reduction, signals = job.video, reduced.reduction, job.video.tokens.signals
     late_ms = signals.late_ms(job.request.needs()) if isinstance(signals, Signals) else 0.0
     choose_flops = shape.prefill_flops(video.choose_tokens) if video.choose_tokens else 0
@@ -57,8 +70,8 @@ def stats_of(shape: DecoderShape, job: Job, reduced: Reduced, prompt: Prompt, ou
         prefill_ms=1000 * out.prefill_seconds,
         generate_ms=1000 * out.generate_seconds,
         reduce_flops=reduced.flops + choose_flops,
-        prefill_flops=shape.prefill_flops(len(prompt)),
-        decode_flops=shape.decode_flops(len(prompt), new_tokens),
+        prefill_flops=shape.prefill_flops(tokens),
+        decode_flops=shape.decode_flops(tokens, new_tokens),
         kv_bytes=kv_bytes(out.cache),
         peak_bytes=job.peak.read(),
     )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from streamprune.errors import InvalidTypeError, InvalidValueError
 from streamprune.metrics.flops import DecoderShape
 from streamprune.metrics.memory import PeakMemory
+from streamprune.models.attach import attach_to_prompt, check_inside
 from streamprune.models.base import VideoFamily
 from streamprune.models.chat_template import check_question
 from streamprune.models.generation import check_context, generate
@@ -176,7 +177,7 @@ class VideoLLM:
             backend: library that decodes files.
             frames_per_batch: frames that go through the vision tower at once; the whole clip: bit-exact.
             progress: called with ("decode", "encode" or "generate"; done; total).
-            **options: the pre-LLM method's own options.
+            **options: the pre-LLM method's own options, or the in-LLM method's in a recipe without one.
 
         Raises UsageError, SourceError, SignalError, ContextLengthError or DeviceError.
         """
@@ -211,6 +212,7 @@ class VideoLLM:
     ) -> Job:
         """Encode, with the signals the method reads; shared unless frames are chosen by the question."""
         method = request.method()
+        check_inside(self.family, request.in_llm())
         peak = PeakMemory(self.family.device).start()
         if isinstance(video, EncodedVideo):
             if frames.says_something:
@@ -269,20 +271,21 @@ class VideoLLM:
         )
         full = prompt.reach if request.positions == "keep" else None
         check_context(self.family, len(prompt), request.max_new_tokens, full)
-        out = generate(
-            self.family,
-            prompt,
-            max_new_tokens=request.max_new_tokens,
-            on_text=say,
-            stop=stop,
-            cache=answer_cache(self.family, request.policy(), prompt, reduced.reduction),
-        )
+        with attach_to_prompt(self.family, request.in_llm(), prompt, reduced.reduction) as layers:
+            out = generate(
+                self.family,
+                prompt,
+                max_new_tokens=request.max_new_tokens,
+                on_text=say,
+                stop=stop,
+                cache=answer_cache(self.family, request.policy(), prompt, reduced.reduction),
+            )
         if job.progress is not None:
             job.progress("generate", len(out.token_ids), len(out.token_ids))
         return Answer(
             text=out.text,
             question=question,
-            stats=stats_of(self._shape, job, reduced, prompt, out),
+            stats=stats_of(self._shape, job, reduced, prompt, out, layers.tokens(len(prompt))),
             recipe=request.recipe.name,
             pts_seconds=video.pts_seconds,
             warnings=video.warnings,

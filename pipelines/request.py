@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from fractions import Fraction
@@ -15,16 +15,17 @@ from streamprune.frames import Fps, FrameMethod, Uniform
 from streamprune.models.chat_template import check_question
 from streamprune.models.positions import PositionRule, check_position_rule
 from streamprune.recipe import Choice, Recipe
-from streamprune.registry import build_method, get_method
+from streamprune.registry import Stage, build_method, get_method
 from streamprune.tokens import QUESTION_SIGNALS
 
 if TYPE_CHECKING:
     from streamprune.encoder.base import EncoderMethod
+    from streamprune.in_llm.base import InLLMMethod
     from streamprune.kv.base import Policy
     from streamprune.reduce import Reducer
 
 # what ask() carries out; a recipe with other stages must not pass in silence
-_STAGES = ("frames", "encoder", "pre_llm", "kv")
+_STAGES = ("frames", "encoder", "pre_llm", "in_llm", "kv")
 
 # ask()'s own settings: a misspelt one arrives among the method's options
 ASK_ARGUMENTS = (
@@ -129,7 +130,7 @@ class AnswerRequest:
     Args:
         questions: at least one.
         recipe: resolved, with its budget.
-        options: the pre-LLM method's own options.
+        options: the pre-LLM method's own options, or the in-LLM method's in a recipe without a pre-LLM one.
         max_new_tokens: longest answer.
         positions: "keep" or "renumber".
     """
@@ -146,22 +147,17 @@ class AnswerRequest:
         check_position_rule(self.positions)
         check_count("max_new_tokens", self.max_new_tokens)
         self.policy()
+        self.in_llm()
 
     def method(self) -> Reducer:
         """The pre-LLM method with its budget; ``none`` when the recipe names none."""
         if "pre_llm" in self.recipe.stages:
-            try:
-                built: Reducer = self.recipe.build("pre_llm", **self.options)
-            except UnknownNameError as error:
-                meant = [
-                    near for option in self.options for near in get_close_matches(option, ASK_ARGUMENTS, 1)
-                ]
-                if not meant:
-                    raise
-                raise UnknownNameError(f"{error} ask() itself has {meant[0]!r}.") from error
+            built: Reducer = self._build("pre_llm")
             return built
         from streamprune.pre_llm.none import KeepAll
 
+        if "in_llm" in self.recipe.stages:
+            return KeepAll()
         if self.options:
             raise RecipeError(
                 f"the options {sorted(self.options)} belong to no method: the recipe has no [pre_llm] stage"
@@ -172,6 +168,24 @@ class AnswerRequest:
                 f"{self.recipe.name!r} does not have; leave them out, or add a [pre_llm] method"
             )
         return KeepAll()
+
+    def in_llm(self) -> InLLMMethod | None:
+        """The method inside the language model; None when the recipe names none."""
+        if "in_llm" not in self.recipe.stages:
+            return None
+        if "pre_llm" in self.recipe.stages:
+            return read_in_llm(self.recipe)
+        return read_in_llm(self.recipe, self._build)
+
+    def _build(self, stage: Stage) -> Any:
+        """The method of ``stage``, made with the options of this call."""
+        try:
+            return self.recipe.build(stage, **self.options)
+        except UnknownNameError as error:
+            meant = [near for option in self.options for near in get_close_matches(option, ASK_ARGUMENTS, 1)]
+            if not meant:
+                raise
+            raise UnknownNameError(f"{error} ask() itself has {meant[0]!r}.") from error
 
     def policy(self) -> Policy | None:
         """The policy for the key-value cache; None when the recipe names none."""
@@ -198,6 +212,25 @@ def read_encoder(recipe: Recipe) -> EncoderMethod | None:
         raise InvalidTypeError(
             f"the encoder method {recipe.stages['encoder'].method!r} must be a subclass of "
             f"streamprune.encoder.base.EncoderMethod, got {type(built).__name__}"
+        )
+    return built
+
+
+def read_in_llm(recipe: Recipe, build: Callable[[Stage], Any] | None = None) -> InLLMMethod | None:
+    """The method that ``recipe`` names for the inside of the language model; None when it names none.
+
+    Args:
+        build: makes it, with options that are not in the recipe.
+    """
+    if "in_llm" not in recipe.stages:
+        return None
+    from streamprune.in_llm.base import InLLMMethod
+
+    built = (recipe.build if build is None else build)("in_llm")
+    if not isinstance(built, InLLMMethod):
+        raise InvalidTypeError(
+            f"the in_llm method {recipe.stages['in_llm'].method!r} must be a subclass of "
+            f"streamprune.in_llm.base.InLLMMethod, got {type(built).__name__}"
         )
     return built
 

@@ -18,7 +18,9 @@
 Every pre-LLM method is also a recipe of its own name, and so is a method of another stage whose name no other
 stage has (``earlytom``, ``scene``).
 
-The budget at the top counts visual tokens; a [kv] method has a budget of cache entries among its own options.
+The budget at the top counts visual tokens: those that reach the language model, or, in a recipe without
+[pre_llm], those that its [in_llm] method leaves. Beside [pre_llm] an [in_llm] method has a keep_ratio or
+keep_tokens among its own options, and so has a [kv] method, in cache entries.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from streamprune.errors import InvalidTypeError, RecipeError, StreampruneError, 
 from streamprune.registry import STAGES, Stage, build_method, check_stage, get_method, list_methods
 
 # stages whose methods have a budget of their own
-_OWN_BUDGET = ("kv",)
+_OWN_BUDGET = ("in_llm", "kv")
 
 _TOP_LEVEL = ("name", "keep_ratio", "keep_tokens", *STAGES)
 
@@ -165,7 +167,7 @@ class Recipe:
     def build(self, stage: Stage, **extra: Any) -> Any:
         """Make the method of ``stage`` from its options (and ``extra``); None when the stage is not named.
 
-        The pre-LLM method also gets the recipe's budget.
+        The pre-LLM method also gets the recipe's budget; without one the in-LLM method does.
         """
         choice = self.stages.get(stage)
         if choice is None:
@@ -175,6 +177,13 @@ class Recipe:
             raise RecipeError("budget is not an option; give keep_ratio or keep_tokens to the whole recipe")
         if stage == "pre_llm":
             options["budget"] = self.budget
+        elif stage == "in_llm" and "pre_llm" not in self.stages and self.budget.is_given:
+            if "keep_ratio" in options or "keep_tokens" in options:
+                raise RecipeError(
+                    "without a [pre_llm] stage the budget of the whole recipe is that of its [in_llm] "
+                    "method, which has one already; leave out one of the two"
+                )
+            options["keep_ratio"], options["keep_tokens"] = self.budget.keep_ratio, self.budget.keep_tokens
         return build_method(stage, choice.method, options)
 
 

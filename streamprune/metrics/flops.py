@@ -6,12 +6,14 @@ pairs: their figures are then a little over half of ours). Per layer and token t
     2 * width * (2 * query_width + 2 * key_value_width) + 6 * width * inner_width
 
 and a token that sees ``n`` keys takes ``4 * query_width * n`` for scores and weighted sums. Attention is
-causal: the i-th token of a prompt sees i keys. The output head runs for one token a step: ``2 * width *
+causal: the i-th token of a prompt sees i keys. Where a method drops tokens inside the model, each layer has
+a number of tokens of its own. The output head runs for one token a step: ``2 * width *
 vocabulary``. Norms, rotations and the vision tower are not counted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,29 +49,42 @@ class DecoderShape:
     @property
     def _per_token(self) -> int:
         projections = 2 * self.width * (2 * self.query_width + 2 * self.key_value_width)
-        return self.layers * (projections + 6 * self.width * self.inner_width)
+        return projections + 6 * self.width * self.inner_width
 
     @property
     def _per_pair(self) -> int:
-        return self.layers * 4 * self.query_width
+        return 4 * self.query_width
 
     @property
     def _head(self) -> int:
         return 2 * self.width * self.vocabulary
 
-    def prefill_flops(self, prompt_tokens: int) -> int:
-        """Operations until the first new token of a prompt of ``prompt_tokens``."""
-        _check_count("prompt_tokens", prompt_tokens)
-        pairs = prompt_tokens * (prompt_tokens + 1) // 2
-        return prompt_tokens * self._per_token + pairs * self._per_pair + self._head
+    def prefill_flops(self, prompt_tokens: int | Sequence[int]) -> int:
+        """Operations until the first new token of a prompt of so many tokens, or of so many in each layer."""
+        total = self._head
+        for tokens in self._by_layer(prompt_tokens):
+            total += tokens * self._per_token + tokens * (tokens + 1) // 2 * self._per_pair
+        return total
 
-    def decode_flops(self, prompt_tokens: int, new_tokens: int) -> int:
+    def decode_flops(self, prompt_tokens: int | Sequence[int], new_tokens: int) -> int:
         """Operations for all new tokens after the first, which the prefill gives."""
-        _check_count("prompt_tokens", prompt_tokens)
         _check_count("new_tokens", new_tokens)
         steps = max(0, new_tokens - 1)
-        pairs = steps * prompt_tokens + steps * (steps + 1) // 2
-        return steps * (self._per_token + self._head) + pairs * self._per_pair
+        total = steps * self._head
+        for tokens in self._by_layer(prompt_tokens):
+            total += steps * self._per_token
+            total += (steps * tokens + steps * (steps + 1) // 2) * self._per_pair
+        return total
+
+    def _by_layer(self, prompt_tokens: int | Sequence[int]) -> Sequence[int]:
+        each = [prompt_tokens] * self.layers if isinstance(prompt_tokens, int) else prompt_tokens
+        if len(each) != self.layers:
+            raise InvalidValueError(
+                f"prompt_tokens must be one number, or one for each of {self.layers} layers, got {len(each)}"
+            )
+        for tokens in each:
+            _check_count("prompt_tokens", tokens)
+        return each
 
 
 def _check_count(name: str, value: int) -> None:

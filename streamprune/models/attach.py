@@ -18,8 +18,11 @@ import torch
 from streamprune.errors import InvalidTypeError, InvalidValueError, UnsupportedModelError
 from streamprune.in_llm.base import InLLMMethod
 from streamprune.models.attention_rows import check_projections
+from streamprune.models.base import Prompt, VideoFamily
+from streamprune.models.deepstack import Deepstack
 from streamprune.models.layer_hooks import CacheMemory, LayerCall, entries_held
 from streamprune.models.prompt_rows import VisualRows
+from streamprune.tokens import Reduction
 
 # from the (batch, rows) token ids of a call: the visual tokens of each prompt, None for a prompt without any
 Locate = Callable[[torch.Tensor], Sequence[VisualRows | None]]
@@ -29,9 +32,29 @@ _attached: weakref.WeakSet[Any] = weakref.WeakSet()
 _attached_lock = threading.Lock()
 
 
+class LayerTokens:
+    """How many rows each layer took of the last prompt that brought visual tokens."""
+
+    def __init__(self, layers: int = 0) -> None:
+        self._layers = layers
+        self._above: dict[int, int] = {}
+
+    def note(self, number: int, rows: int) -> None:
+        """Layer ``number`` took so many ``rows``."""
+        self._above[number] = rows
+
+    def tokens(self, prompt_tokens: int) -> tuple[int, ...] | None:
+        """One number a layer, for a prompt of ``prompt_tokens``; None when all went through all layers."""
+        if not self._above:
+            return None
+        return tuple(self._above.get(number, prompt_tokens) for number in range(self._layers))
+
+
 @contextmanager
-def attach(model: Any, method: InLLMMethod, locate: Locate) -> Iterator[None]:
+def attach(model: Any, method: InLLMMethod, locate: Locate) -> Iterator[LayerTokens]:
     """Let ``method`` drop or merge visual tokens in every call of ``model`` inside the block.
+
+    Yields what the last prompt with visual tokens took.
 
     Threads may call the model at the same time, each with its own cache. Caches filled inside hold fewer
     entries in the upper layers: go on with them inside.
@@ -47,11 +70,41 @@ def attach(model: Any, method: InLLMMethod, locate: Locate) -> Iterator[None]:
     decoder = model.get_decoder()
     cuts = method.checked_cuts(len(decoder.layers))
     check_decoder(decoder, cuts, type(model).__name__)
+    counted = LayerTokens(len(decoder.layers))
     with _alone(decoder), ExitStack() as hooks:
         if cuts:
-            for handle in _Attachment(method, decoder, cuts, locate).install(model):
+            for handle in _Attachment(method, decoder, cuts, locate, counted).install(model):
                 hooks.callback(handle.remove)
-        yield
+        yield counted
+
+
+@contextmanager
+def attach_to_prompt(
+    family: VideoFamily, method: InLLMMethod | None, prompt: Prompt, reduction: Reduction
+) -> Iterator[LayerTokens]:
+    """:func:`attach` for ``prompt`` alone, and for this thread alone; None as ``method`` changes nothing.
+
+    Args:
+        reduction: what the prompt was made of.
+    """
+    if method is None:
+        yield LayerTokens()
+        return
+    index = reduction.index.clamp(min=0)
+    rows = VisualRows(prompt.kept_columns, index.to(prompt.kept_columns.device), reduction.grid)
+
+    def locate(ids: torch.Tensor) -> list[VisualRows | None]:
+        return [rows if ids.shape[1] == len(prompt) else None] * len(ids)
+
+    with family.lock, attach(family.model, method, locate) as counted:
+        yield counted
+
+
+def check_inside(family: VideoFamily, method: InLLMMethod | None) -> None:
+    """Raise InvalidValueError or UnsupportedModelError unless ``method`` can act in the family's model."""
+    if method is not None:
+        decoder = family.model.get_decoder()
+        check_decoder(decoder, method.checked_cuts(len(decoder.layers)), family.checkpoint.name)
 
 
 def check_decoder(decoder: Any, cuts: Sequence[int], name: str) -> None:
@@ -99,7 +152,15 @@ def _alone(decoder: Any) -> Iterator[None]:
 class _Attachment:
     """The hooks of one block, and what they keep between calls."""
 
-    def __init__(self, method: InLLMMethod, decoder: Any, cuts: tuple[int, ...], locate: Locate) -> None:
+    def __init__(
+        self,
+        method: InLLMMethod,
+        decoder: Any,
+        cuts: tuple[int, ...],
+        locate: Locate,
+        counted: LayerTokens,
+    ) -> None:
+        self._counted = counted
         self._method = method
         self._decoder = decoder
         self._cuts = cuts
@@ -131,9 +192,10 @@ class _Attachment:
             )
         self._now.visual = visual
 
-    def _before_decoder(self, decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _before_decoder(self, decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         visual = getattr(self._now, "visual", ())
         self._now.visual = ()  # belongs to this call alone
+        deepstack = Deepstack.take(kwargs, self._cuts[0])
         self._now.call = LayerCall(
             self._method,
             self._cuts,
@@ -141,7 +203,9 @@ class _Attachment:
             visual,
             kwargs.get("attention_mask"),
             decoder.config._attn_implementation,
+            deepstack,
         )
+        return args, kwargs
 
     def _layer_hook(self, number: int) -> Callable[..., Any]:
         def before_layer(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -151,6 +215,8 @@ class _Attachment:
             if changed is None:
                 return None
             states, kwargs = changed
+            if self._now.call.brings_tokens:
+                self._counted.note(number, states.shape[1])
             if args:
                 return (states, *args[1:]), kwargs
             return args, {**kwargs, "hidden_states": states}

@@ -11,6 +11,7 @@ import torch
 from streamprune.errors import InvalidTypeError, InvalidValueError
 from streamprune.in_llm.base import Decision, InLLMMethod, PromptView
 from streamprune.models.attention_rows import DecoderProjections
+from streamprune.models.deepstack import Deepstack
 from streamprune.models.layer_masks import joined_validity, layer_mask
 from streamprune.models.prompt_rows import Batch, PromptRows, VisualRows, apply_decisions
 
@@ -36,6 +37,7 @@ class LayerCall:
         visual: the visual tokens that each prompt brings.
         padding: (batch, entries held and new) the mask the language model was called with, None = all seen.
         implementation: of attention.
+        deepstack: what visual rows are still given above the first cut.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class LayerCall:
         visual: Sequence[VisualRows | None],
         padding: Any,
         implementation: str,
+        deepstack: Deepstack | None = None,
     ) -> None:
         self._method = method
         self._cuts = cuts
@@ -53,6 +56,7 @@ class LayerCall:
         self._visual = visual
         self._padding = padding
         self._implementation = implementation
+        self._deepstack = deepstack
         self._below: tuple[Any, torch.Tensor, Any] | None = None
         self._batch: Batch | None = None
         self._prompts: tuple[PromptRows, ...] | None = None
@@ -73,18 +77,24 @@ class LayerCall:
             self._length = states.shape[1]
         changed = None
         if number >= self._cuts[0]:
-            if number in self._cuts and self._brings_tokens:
+            if self._deepstack is not None:
+                states = self._deepstack.add(
+                    number, states, None if self._batch is None else self._batch.index
+                )
+                changed = states, given
+            if number in self._cuts and self.brings_tokens:
                 states = self._decide(number, layer, states, given)
             cut = sum(number >= first for first in self._cuts) - 1
             if self._batch is not None or (memory is not None and cut in memory.shorter):
                 given = self._rewritten(number, cut, states, given, memory)
                 changed = states, given
-        if number + 1 in self._cuts and self._brings_tokens:
+        if number + 1 in self._cuts and self.brings_tokens:
             self._below = layer, states, given["position_embeddings"]
         return changed
 
     @property
-    def _brings_tokens(self) -> bool:
+    def brings_tokens(self) -> bool:
+        """Whether any prompt of this call has visual tokens."""
         return any(rows is not None for rows in self._visual)
 
     def _decide(self, number: int, layer: Any, states: torch.Tensor, given: dict[str, Any]) -> torch.Tensor:

@@ -56,3 +56,13 @@ def test_negative_counts_are_refused() -> None:
         shape.prefill_flops(-1)
     with pytest.raises(InvalidValueError, match="new_tokens must be 0 or more"):
         shape.decode_flops(1, -1)
+
+
+def test_layers_may_see_different_numbers_of_tokens() -> None:
+    shape = DecoderShape.from_config(Qwen2Config(**SMALL))
+    assert shape.prefill_flops((9, 9, 9)) == shape.prefill_flops(9)
+    assert shape.decode_flops((9, 9, 9), 4) == shape.decode_flops(9, 4)
+    thirds = [shape.prefill_flops(n) - shape.prefill_flops(0) for n in (9, 5, 2)]
+    assert 3 * (shape.prefill_flops((9, 5, 2)) - shape.prefill_flops(0)) == sum(thirds)
+    with pytest.raises(InvalidValueError, match="one for each of 3 layers, got 2"):
+        shape.prefill_flops((9, 9))

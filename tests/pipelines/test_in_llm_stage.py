@@ -1,0 +1,129 @@
+"""A recipe's in_llm stage, from the recipe's text to what the answer held."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+import streamprune as sp
+from streamprune.errors import InvalidTypeError, InvalidValueError, RecipeError
+from streamprune.in_llm.base import InLLMMethod
+from streamprune.pipelines.offline import VideoLLM
+from streamprune.pipelines.request import AnswerRequest, read_recipe
+from streamprune.recipe import Choice, Recipe
+from streamprune.registry import list_methods, unregister_method
+
+QUESTION = "what colour is the circle ?"
+NAMES = [info.name for info in list_methods("in_llm")]
+
+
+@pytest.fixture(scope="module")
+def video() -> Any:
+    return np.random.default_rng(1).integers(0, 256, (4, 36, 44, 3), dtype=np.uint8)
+
+
+def only(method: str, **options: Any) -> Recipe:
+    return Recipe(stages={"in_llm": Choice(method, options)})
+
+
+@pytest.mark.parametrize("method", NAMES)
+def test_keeping_all_says_the_same(vlm: VideoLLM, video: Any, method: str) -> None:
+    stock = vlm.ask(video, QUESTION, max_new_tokens=4)
+    ours = vlm.ask(video, QUESTION, recipe=only(method), keep_ratio=1.0, max_new_tokens=4)
+    assert ours.text == stock.text
+    assert ours.stats.kv_bytes == stock.stats.kv_bytes
+    assert ours.stats.prefill_flops == stock.stats.prefill_flops
+
+
+@pytest.mark.parametrize("method", NAMES)
+def test_fewer_tokens_cost_less_and_the_model_is_as_before(vlm: VideoLLM, video: Any, method: str) -> None:
+    stock = vlm.ask(video, QUESTION, max_new_tokens=4)
+    ours = vlm.ask(video, QUESTION, recipe=only(method), keep_ratio=0.25, max_new_tokens=4)
+    assert ours.stats.kv_bytes < stock.stats.kv_bytes
+    assert ours.stats.prefill_flops < stock.stats.prefill_flops
+    assert ours.stats.tokens_kept == stock.stats.tokens_kept, "all of them enter the language model"
+    assert vlm.ask(video, QUESTION, max_new_tokens=4).text == stock.text
+
+
+def test_operations_are_those_of_every_layer(vlm: VideoLLM, video: Any) -> None:
+    answer = vlm.ask(video, QUESTION, recipe="fastv", keep_tokens=8, max_new_tokens=1)
+    prompt = answer.stats.prompt_tokens
+    each = (prompt, prompt, prompt - 64 + 8)
+    assert answer.stats.prefill_flops == vlm._shape.prefill_flops(each)
+    assert answer.stats.decode_flops == 0
+
+
+def test_it_stands_behind_the_stages_before_it(vlm: VideoLLM, video: Any) -> None:
+    text = '[pre_llm]\nmethod = "stride"\n[in_llm]\nmethod = "fastv"\nlayer = 1\nkeep_tokens = 5\n'
+    recipe = Recipe.from_toml(text)
+    answer = vlm.ask(video, QUESTION, recipe=recipe, keep_ratio=0.5, max_new_tokens=1)
+    prompt = answer.stats.prompt_tokens
+    assert answer.stats.tokens_kept == 32
+    each = (prompt, prompt - 32 + 5, prompt - 32 + 5)
+    assert answer.stats.prefill_flops == vlm._shape.prefill_flops(each)
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+
+
+def test_a_cache_policy_goes_on_with_what_is_left(vlm: VideoLLM, video: Any) -> None:
+    both = Recipe(
+        stages={
+            "in_llm": Choice("fastv", {"keep_ratio": 0.5}),
+            "kv": Choice("streamingllm", {"keep_ratio": 0.5}),
+        }
+    )
+    one = vlm.ask(video, QUESTION, recipe=only("fastv", keep_ratio=0.5), max_new_tokens=4)
+    answer = vlm.ask(video, QUESTION, recipe=both, max_new_tokens=4)
+    assert answer.stats.new_tokens > 1
+    assert answer.stats.kv_bytes < 0.8 * one.stats.kv_bytes
+
+
+def test_threads_may_ask_with_different_recipes(vlm: VideoLLM, video: Any) -> None:
+    recipes = [None, only("fastv", keep_ratio=0.1), only("feather", keep_ratio=0.5)] * 2
+    encoded = vlm.encode(video)
+    expected = [vlm.ask(encoded, QUESTION, recipe=one, max_new_tokens=4).text for one in recipes]
+    got: dict[int, str] = {}
+
+    def ask(number: int) -> None:
+        got[number] = vlm.ask(encoded, QUESTION, recipe=recipes[number], max_new_tokens=4).text
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(recipes))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [got[number] for number in range(len(recipes))] == expected
+
+
+def test_a_layer_the_model_does_not_have_is_refused_before_encoding(vlm: VideoLLM) -> None:
+    with pytest.raises(InvalidValueError, match=r"before the layers \(3,\): this model has 3"):
+        vlm.ask("no such file.mp4", QUESTION, recipe="fastv", layer=3)
+
+
+@pytest.mark.parametrize("key", ["keep_ratio", "keep_tokens"])
+def test_two_budgets_for_one_method_are_refused(key: str) -> None:
+    recipe = only("fastv", **{key: 1}).with_budget(keep_ratio=0.5)
+    with pytest.raises(RecipeError, match="has one already"):
+        AnswerRequest((QUESTION,), recipe)
+
+
+def test_options_of_a_call_are_the_methods(vlm: VideoLLM, video: Any) -> None:
+    built = AnswerRequest((QUESTION,), read_recipe("feather", 0.5), {"stride": None}).in_llm()
+    assert built == sp.Recipe.named("feather").build("in_llm", stride=None, keep_ratio=0.5)
+    with pytest.raises(ValueError, match=r"unknown option of fastv 'lair'\. Did you mean 'layer'"):
+        vlm.ask(video, QUESTION, recipe="fastv", lair=2)
+
+
+class Foreign:
+    """Not a method."""
+
+
+def test_classes_of_another_kind_are_refused() -> None:
+    sp.register_method(Foreign, "foreign_inside", stage="in_llm")
+    try:
+        with pytest.raises(InvalidTypeError, match=f"subclass of {InLLMMethod.__module__}.InLLMMethod"):
+            AnswerRequest((QUESTION,), only("foreign_inside"))
+    finally:
+        unregister_method("foreign_inside", stage="in_llm")
