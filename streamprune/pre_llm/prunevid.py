@@ -57,7 +57,8 @@ class PruneVid(PreLLMMethod):
             (0, 1] (the release: 0.5). None = from the budget; giving both is an error.
         similarity_threshold: mean cosine above which a place is static.
         segment_ratio: clusters of frames over frames, in (0, 1].
-        neighbors: how many nearest points, itself included, make a point's density.
+        neighbors: how many nearest tokens, itself included, make a token's density.
+        frame_neighbors: the same for frames.
         smallest_group: groups up to this size are not clustered.
 
     Source: arXiv 2412.16117 and its release for PLLaVA (the part before the language model). Differences: the
@@ -70,6 +71,7 @@ class PruneVid(PreLLMMethod):
     similarity_threshold: float = 0.8
     segment_ratio: float = 0.25
     neighbors: int = 7
+    frame_neighbors: int = 7
     smallest_group: int = 14
 
     def __post_init__(self) -> None:
@@ -81,6 +83,7 @@ class PruneVid(PreLLMMethod):
                 if value == 0:
                     raise InvalidValueError(f"{name} must be above 0, got 0")
         check_count("neighbors", self.neighbors)
+        check_count("frame_neighbors", self.frame_neighbors)
         check_count("smallest_group", self.smallest_group, least=0)
         if self.cluster_ratio is not None and self.budget != Budget():
             raise InvalidValueError(
@@ -99,7 +102,7 @@ class PruneVid(PreLLMMethod):
     def segments(self, frame_features: torch.Tensor) -> list[tuple[int, int]]:
         """Half-open frame ranges of the segments of a clip with these (frames, channels) features."""
         clusters = max(1, share_of(len(frame_features), self.segment_ratio, rounding="truncate"))
-        return cluster_segments(frame_features, clusters, self.neighbors)
+        return cluster_segments(frame_features, clusters, self.frame_neighbors)
 
     def cluster_counts(self, sizes: Sequence[int], grid: VideoGrid) -> list[int]:
         """How many clusters each group of ``sizes`` tokens becomes."""

@@ -55,6 +55,21 @@ class Case:
         """Whether indices must be equal; otherwise ties decided and only ``meta["compare"]`` counts."""
         return bool(self.meta["exact"])
 
+    @property
+    def compared(self) -> str:
+        """What of a case that is not exact can be compared, in words."""
+        return str(self.meta.get("compare", ""))
+
+    @property
+    def density_ties(self) -> bool:
+        """Whether only points of one density tie; where frames are cut is certain."""
+        return "density ties" in self.compared
+
+    @property
+    def settled(self) -> bool:
+        """Whether rounding changes no recorded index, so that only true ties leave anything open."""
+        return bool(self.meta.get("f64_stable") and self.meta.get("jitter_stable"))
+
     def given(self, name: str) -> torch.Tensor:
         """Input ``name`` as recorded, half precision widened to float32 without loss."""
         return torch.from_numpy(self.arrays[f"in_{name}"]).float()

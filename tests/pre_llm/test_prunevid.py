@@ -44,12 +44,12 @@ def clusters_of(x: Floats, count: int, neighbors: int) -> list[tuple[int, list[i
 
 
 def reference(
-    x: Floats, *, beta: float, tau: float, gamma: float, neighbors: int, smallest: int
+    x: Floats, *, beta: float, tau: float, gamma: float, neighbors: int, frame_neighbors: int, smallest: int
 ) -> dict[int, Floats]:
     """Kept token -> value, in emission order, for ``x`` (frames, tokens, channels)."""
     frames, tokens, _ = x.shape
     labels = np.empty(frames, dtype=int)
-    found = clusters_of(x.mean(1), max(1, int(frames * gamma)), neighbors)
+    found = clusters_of(x.mean(1), max(1, int(frames * gamma)), frame_neighbors)
     for number, (_, members) in enumerate(found):
         labels[members] = number
     kept: dict[int, Floats] = {}
@@ -79,6 +79,7 @@ def reference(
         ((12, 6, 6), {"cluster_ratio": 0.5}),
         ((11, 5, 7), {"cluster_ratio": 0.11}),
         ((16, 6, 6), {"cluster_ratio": 0.3, "segment_ratio": 0.5, "neighbors": 3}),
+        ((14, 5, 6), {"cluster_ratio": 0.4, "segment_ratio": 0.5, "frame_neighbors": 3}),
         ((9, 7, 7), {"cluster_ratio": 0.25, "similarity_threshold": 0.6, "smallest_group": 3}),
         ((3, 6, 6), {"cluster_ratio": 0.01, "smallest_group": 0}),
         ((1, 6, 6), {"cluster_ratio": 0.4}),
@@ -95,6 +96,7 @@ def test_agrees_with_the_reference(shape: tuple[int, int, int], options: dict[st
         tau=options.get("similarity_threshold", 0.8),
         gamma=options.get("segment_ratio", 0.25),
         neighbors=options.get("neighbors", 7),
+        frame_neighbors=options.get("frame_neighbors", 7),
         smallest=options.get("smallest_group", 14),
     )
     assert reduction.index[reduction.order].tolist() == list(expected)
@@ -166,6 +168,7 @@ def test_one_frame_is_announced() -> None:
         ({"segment_ratio": None}, TypeError),
         ({"similarity_threshold": 2}, ValueError),
         ({"neighbors": 0}, ValueError),
+        ({"frame_neighbors": 0}, ValueError),
         ({"smallest_group": -1}, ValueError),
         ({"budget": Budget(keep_ratio=0.5), "cluster_ratio": 0.5}, ValueError),
     ],
