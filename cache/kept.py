@@ -23,7 +23,7 @@ from streamprune.cache.kept_layer import KeptLayer
 from streamprune.cache.watch import watch
 from streamprune.errors import InvalidTypeError, UnknownNameError, UnsupportedModelError
 from streamprune.kv.base import Policy
-from streamprune.kv.view import NOT_LABELLED
+from streamprune.kv.view import TokenLabels
 
 CachePositions = Literal["keep", "compact"]
 
@@ -54,8 +54,7 @@ class KeptCache(Cache):  # type: ignore[misc]
     Args:
         config: the model's configuration.
         policy: which entries stay.
-        segments: (rows or 1, tokens) int, for the tokens to come: the frame of a visual token, or
-            PROMPT_TEXT; tokens beyond them are NOT_LABELLED.
+        labels: what is known about the tokens to come; later ones are not labelled.
         positions: "keep" leaves entries at their rotary positions; "compact" counts 0, 1, 2, ... over the
             entries a layer holds, so that positions never exceed what it holds; every call of the model then
             has to be watched.
@@ -68,7 +67,7 @@ class KeptCache(Cache):  # type: ignore[misc]
         config: Any,
         policy: Policy,
         *,
-        segments: torch.Tensor | None = None,
+        labels: TokenLabels | None = None,
         positions: CachePositions = "keep",
     ) -> None:
         if not isinstance(policy, Policy):
@@ -76,7 +75,7 @@ class KeptCache(Cache):  # type: ignore[misc]
         if positions not in get_args(CachePositions):
             raise UnknownNameError.among("positions", positions, get_args(CachePositions))
         self.policy = policy
-        self.segments = segments
+        self.labels = labels
         self.compact = positions == "compact"
         layers: list[Any] = list(DynamicCache(config=config).layers)
         reduced = [place for place, layer in enumerate(layers) if type(layer) is DynamicLayer]
@@ -95,23 +94,15 @@ class KeptCache(Cache):  # type: ignore[misc]
         model: Any,
         policy: Policy,
         *,
-        segments: torch.Tensor | None = None,
+        labels: TokenLabels | None = None,
         positions: CachePositions = "keep",
     ) -> KeptCache:
         """A cache for ``model``."""
-        return cls(model.config, policy, segments=segments, positions=positions)
+        return cls(model.config, policy, labels=labels, positions=positions)
 
     def watch(self, model: Any) -> AbstractContextManager[None]:
         """While the block lasts, tell this cache about every call of ``model`` that is given it."""
         return watch(model, self)
-
-    def segments_from(self, first: int, tokens: int) -> torch.Tensor | None:
-        """(rows or 1, tokens) labels of the tokens from number ``first`` on; None when none are labelled."""
-        if self.segments is None:
-            return None
-        known = self.segments[:, first : first + tokens].to(torch.int32)
-        rest = known.new_full((len(known), tokens - known.shape[1]), NOT_LABELLED)
-        return torch.cat([known, rest], -1)
 
     def kept_layers(self) -> Iterator[tuple[int, KeptLayer]]:
         """(place, layer) of the layers that are reduced."""

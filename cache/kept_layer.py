@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from streamprune.cache.watch import Looked
 
 # what is stored per entry and is no state of the policy
-_OWN = ("tokens", "segments", "stored_at")
+_OWN = ("tokens", "segments", "cells", "stored_at")
 
 
 class KeptLayer(DynamicLayer):  # type: ignore[misc]
@@ -116,10 +116,9 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
             numbers = torch.where(visible, self._counts + steps - 1, -1)
             self._counts = self._counts + steps[:, -1:]
         fresh = {"tokens": numbers[:, None].expand(rows, heads, new)}
-        segments = self._owner.segments_from(self.seen, new)
-        if segments is not None:
-            segments = segments.to(key_states.device)
-            fresh["segments"] = segments[:, None].expand(rows, heads, new)
+        if self._owner.labels is not None:
+            for name, label in self._owner.labels.part(self.seen, new).items():
+                fresh[name] = label.to(key_states.device)[:, None].expand(rows, heads, new)
         if self._owner.compact:
             places = torch.arange(self.held - new, self.held, device=key_states.device, dtype=torch.int32)
             fresh["stored_at"] = places.expand(rows, heads, new)
@@ -143,6 +142,8 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
             scaling=None if looked is None else looked.scaling,
             queries=None if looked is None else looked.queries,
             segments=self.entries.get("segments"),
+            cells=self.entries.get("cells"),
+            grid=None if self._owner.labels is None else self._owner.labels.grid,
             state={name: value for name, value in self.entries.items() if name not in _OWN},
         )
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from streamprune.kv.view import PROMPT_TEXT
+from streamprune.kv.view import PROMPT_TEXT, TokenLabels
 
 if TYPE_CHECKING:
     from streamprune.cache.kept import KeptCache
@@ -23,17 +23,19 @@ def answer_cache(
         return None
     from streamprune.cache.kept import KeptCache
 
-    return KeptCache.of(family.model, policy, segments=prompt_segments(prompt, reduction))
+    return KeptCache.of(family.model, policy, labels=prompt_labels(prompt, reduction))
 
 
-def prompt_segments(prompt: Prompt, reduction: Reduction) -> torch.Tensor:
-    """(1, prompt) int64: the frame of every visual token, PROMPT_TEXT elsewhere.
+def prompt_labels(prompt: Prompt, reduction: Reduction) -> TokenLabels:
+    """Frames and places of the visual tokens, everything else text.
 
-    Rows that stand for no token belong to the last frame, where the prompt puts them.
+    Rows that stand for no token belong to the last one, where the prompt puts them.
     """
     grid = reduction.grid
+    per_frame = grid.rows * grid.cols
+    index = torch.where(reduction.index < 0, grid.tokens - 1, reduction.index).to(prompt.input_ids.device)
+    columns = prompt.kept_columns.to(prompt.input_ids.device)
     segments = torch.full_like(prompt.input_ids, PROMPT_TEXT)
-    index = torch.where(reduction.index < 0, grid.tokens - 1, reduction.index)
-    frames = index.to(segments.device) // (grid.rows * grid.cols)
-    segments[0, prompt.kept_columns.to(segments.device)] = frames
-    return segments
+    cells = torch.full_like(prompt.input_ids, -1)
+    segments[0, columns], cells[0, columns] = index // per_frame, index % per_frame
+    return TokenLabels(segments, cells, (grid.rows, grid.cols))

@@ -264,4 +264,7 @@ ROWS = (
          summary="entries attended to most, earlier attention half forgotten"),
     _row("kv", "vatp", "kv.vatp:VATP", source="arXiv 2406.12335", causal=True, needs=("queries",),
          summary="attention received times the size of the value"),
+    _row("kv", "infinipot_v", "kv.infinipot_v:InfiniPotV", source="arXiv 2506.15745", causal=True,
+         needs=("segments",),
+         summary="unlike the newest frames, or of large value; text stays"),
 )  # fmt: skip

@@ -132,9 +132,19 @@ def segments_of(view: LayerView) -> torch.Tensor:
     """The segments of ``view``; SignalError when nothing was labelled."""
     if view.segments is None:
         raise SignalError(
-            "which tokens are text and which frames the others show is not known; give the cache its segments"
+            "which tokens are text and which frames the others show is not known; give the cache labels"
         )
     return view.segments
+
+
+def cells_of(view: LayerView) -> torch.Tensor:
+    """The cells of ``view``; SignalError when they are not known."""
+    if view.cells is None:
+        raise SignalError(
+            "where in their frames the visual tokens stand is not known; give the cache labels with cells "
+            "and grid"
+        )
+    return view.cells
 
 
 def always_above(scores: torch.Tensor, entries: torch.Tensor) -> torch.Tensor:

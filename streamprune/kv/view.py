@@ -18,6 +18,44 @@ NOT_LABELLED = -2
 
 
 @dataclass(frozen=True, eq=False)
+class TokenLabels:
+    """What is known about the tokens of a prompt.
+
+    Args:
+        segments: (rows or 1, tokens) int: the frame of a visual token, from 0, or PROMPT_TEXT.
+        cells: (rows or 1, tokens) int: the place of a visual token in its frame, row by row from 0; -1 =
+            text.
+        grid: rows and columns of a frame; comes with ``cells``.
+    """
+
+    segments: torch.Tensor
+    cells: torch.Tensor | None = None
+    grid: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.cells is None) != (self.grid is None):
+            raise InvalidValueError("cells and grid belong together; give both or neither")
+        for name in ("segments", "cells"):
+            value = getattr(self, name)
+            if value is not None and (value.ndim != 2 or value.shape != self.segments.shape):
+                raise InvalidValueError(
+                    f"{name} must be (rows or 1, tokens) like segments, got {tuple(value.shape)}"
+                )
+
+    def part(self, first: int, tokens: int) -> dict[str, torch.Tensor]:
+        """(rows or 1, tokens) int32 labels by name, from token number ``first`` on."""
+        found = {"segments": _part(self.segments, first, tokens, NOT_LABELLED)}
+        if self.cells is not None:
+            found["cells"] = _part(self.cells, first, tokens, -1)
+        return found
+
+
+def _part(labels: torch.Tensor, first: int, tokens: int, beyond: int) -> torch.Tensor:
+    known = labels[:, first : first + tokens].to(torch.int32)
+    return torch.cat([known, known.new_full((len(known), tokens - known.shape[1]), beyond)], -1)
+
+
+@dataclass(frozen=True, eq=False)
 class LayerView:
     """One layer's cache when a policy decides: right after ``new`` tokens were added to it.
 
@@ -35,6 +73,8 @@ class LayerView:
         queries: (b, H, rows, dim) rotated queries of the last tokens; None unless the policy asked for rows.
         segments: (b, h, n) int, frame of a visual token, PROMPT_TEXT or NOT_LABELLED; None = nothing
             labelled.
+        cells: (b, h, n) int, place of a visual token in its frame; None = not known.
+        grid: rows and columns of a frame; None = not known.
         state: (b, h, n) tensors that the policy's ``observe`` returned, zero for new entries.
     """
 
@@ -49,6 +89,8 @@ class LayerView:
     scaling: float | None = None
     queries: torch.Tensor | None = field(default=None, repr=False)
     segments: torch.Tensor | None = field(default=None, repr=False)
+    cells: torch.Tensor | None = field(default=None, repr=False)
+    grid: tuple[int, int] | None = None
     state: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
 
     @property

@@ -14,6 +14,7 @@ from streamprune.cache.kept import KeptCache, KeptLayer
 from streamprune.kv.a2sf import A2SF
 from streamprune.kv.base import Policy
 from streamprune.kv.h2o import H2O
+from streamprune.kv.infinipot_v import InfiniPotV
 from streamprune.kv.keydiff import KeyDiff
 from streamprune.kv.knorm import KNorm
 from streamprune.kv.lagkv import LagKV
@@ -22,6 +23,7 @@ from streamprune.kv.snapkv import SnapKV
 from streamprune.kv.streamingllm import StreamingLLM
 from streamprune.kv.tova import TOVA
 from streamprune.kv.vatp import VATP
+from streamprune.kv.view import TokenLabels
 from tests.cache.small_text_model import full_cache, left_padded, make_model, prompt, seeing_only
 
 POLICIES: list[tuple[type[Policy], dict[str, Any]]] = [
@@ -35,9 +37,10 @@ POLICIES: list[tuple[type[Policy], dict[str, Any]]] = [
     (H2O, {}),
     (A2SF, {"forgetting": 0.9}),
     (VATP, {"sinks": 2}),
+    (InfiniPotV, {"adaptive_pooling": True}),
 ]
 # policies whose choice in a padded row is that of the row alone
-PADDING = [(cls, options) for cls, options in POLICIES if cls is not LagKV]
+PADDING = [(cls, options) for cls, options in POLICIES if cls not in (LagKV, InfiniPotV)]
 
 
 def _ids(policies: list[tuple[type[Policy], dict[str, Any]]]) -> list[str]:
@@ -59,6 +62,17 @@ def models() -> dict[str, Any]:
 def padding_models(models: dict[str, Any]) -> dict[str, Any]:
     # the stock eager attention turns rows of padding into NaN in float64
     return {"sdpa": models["sdpa"], "eager": make_model("eager", torch.float32)}
+
+
+def _labels() -> TokenLabels:
+    """Three tokens of text, then frames of 2 x 2; the tokens after them are an answer's or a question's."""
+    place = torch.arange(25)
+    segments = torch.where(place < 3, -1, (place - 3) // 4)[None]
+    return TokenLabels(segments, torch.where(place < 3, -1, (place - 3) % 4)[None], (2, 2))
+
+
+def _cache(model: Any, policy: Policy) -> KeptCache:
+    return KeptCache.of(model, policy, labels=_labels() if "segments" in policy.needs else None)
 
 
 def _held(cache: KeptCache) -> list[torch.Tensor]:
@@ -94,7 +108,7 @@ def test_keeping_all_is_the_stock_cache_bit_for_bit(
     if cls is StreamingLLM:
         budgets += [{}, {"keep_ratio": 1.0}, {"keep_bytes": 10**6}]
     for budget in budgets:
-        cache = KeptCache.of(model, cls(**options, **budget))
+        cache = _cache(model, cls(**options, **budget))
         with cache.watch(model):
             ours = model.generate(prompt(20), past_key_values=cache, **ANSWER)
         assert torch.equal(ours.sequences, stock.sequences)
@@ -106,7 +120,7 @@ def test_keeping_all_is_the_stock_cache_bit_for_bit(
 @pytest.mark.parametrize("kind", ["sdpa", "eager"])
 def test_dropped_is_masked(models: Any, kind: str, cls: type[Policy], options: dict[str, Any]) -> None:
     model, reference = models[kind], full_cache(models[kind])
-    cache = KeptCache.of(model, cls(**options, keep_tokens=12, decoding="hold"))
+    cache = _cache(model, cls(**options, keep_tokens=12, decoding="hold"))
     ids, seen = prompt(60, rows=2), 0
     # a prompt in two parts, a few tokens of an answer, and a second turn
     for part in (30, 10, 1, 1, 1, 12, 1, 4):
@@ -130,7 +144,7 @@ def test_the_budget_holds_after_every_token(
     models: Any, cls: type[Policy], options: dict[str, Any], budget: dict[str, Any]
 ) -> None:
     model = models["sdpa"]
-    cache = KeptCache.of(model, cls(**options, **budget, decoding="hold"))
+    cache = _cache(model, cls(**options, **budget, decoding="hold"))
     ids = prompt(46)
     with cache.watch(model):
         for start, stop in ((0, 40), *((place, place + 1) for place in range(40, 46))):
@@ -150,7 +164,7 @@ def test_the_budget_holds_after_every_token(
 @each_policy
 def test_growing_leaves_the_answer_alone(models: Any, cls: type[Policy], options: dict[str, Any]) -> None:
     model = models["sdpa"]
-    cache = KeptCache.of(model, cls(**options, keep_tokens=9, decoding="grow"))
+    cache = _cache(model, cls(**options, keep_tokens=9, decoding="grow"))
     ids = prompt(46)
     with cache.watch(model):
         _run(model, ids[:, :40], cache)
@@ -172,7 +186,7 @@ def test_padded_rows_equal_single_runs(
     both = torch.cat([long, left_padded(short, 40)])
 
     def answer(ids: torch.Tensor, entries: int) -> tuple[torch.Tensor, KeptCache]:
-        cache = KeptCache.of(model, cls(**options, keep_tokens=entries, decoding="hold"))
+        cache = _cache(model, cls(**options, keep_tokens=entries, decoding="hold"))
         with cache.watch(model):
             out = model.generate(ids, attention_mask=(ids > 0).long(), past_key_values=cache, **ANSWER)
         return torch.stack(out.logits, 1), cache
@@ -219,20 +233,20 @@ def _positions(mask: torch.Tensor) -> torch.Tensor:
 def test_stock_generate_in_turns_and_chunks(models: Any, cls: type[Policy], options: dict[str, Any]) -> None:
     model = models["eager"]
     settings = {"do_sample": False, "return_dict_in_generate": True, "max_new_tokens": 3}
-    cache = KeptCache.of(model, cls(**options, keep_tokens=12, decoding="hold"))
+    cache = _cache(model, cls(**options, keep_tokens=12, decoding="hold"))
     with cache.watch(model):
         first = model.generate(prompt(30), past_key_values=cache, **settings)
         turn = torch.cat([first.sequences, prompt(7, seed=3)], 1)
         second = model.generate(turn, past_key_values=cache, **settings)
     # the same by hand: one call for the prompt, one for each token, one for the turn
-    by_hand = KeptCache.of(model, cls(**options, keep_tokens=12, decoding="hold"))
+    by_hand = _cache(model, cls(**options, keep_tokens=12, decoding="hold"))
     ids = second.sequences
     with by_hand.watch(model):
         for start, stop in ((0, 30), (30, 31), (31, 32), (32, 40), (40, 41), (41, 42)):
             _run(model, ids[:, start:stop], by_hand)
     for ours, expected in zip(_held(cache), _held(by_hand), strict=True):
         assert torch.equal(ours, expected)
-    in_chunks = KeptCache.of(model, cls(**options, keep_tokens=12, decoding="hold"))
+    in_chunks = _cache(model, cls(**options, keep_tokens=12, decoding="hold"))
     with in_chunks.watch(model):
         model.generate(prompt(30), past_key_values=in_chunks, prefill_chunk_size=8, **settings)
     assert {layer.seen for layer in in_chunks.report()} == {32}
@@ -243,13 +257,13 @@ def test_stock_generate_in_turns_and_chunks(models: Any, cls: type[Policy], opti
 def test_beams(models: Any, cls: type[Policy], options: dict[str, Any]) -> None:
     model = models["sdpa"]
     settings = {"do_sample": False, "num_beams": 3, "max_new_tokens": 5, "return_dict_in_generate": True}
-    cache = KeptCache.of(model, cls(**options, keep_tokens=1000))
+    cache = _cache(model, cls(**options, keep_tokens=1000))
     with cache.watch(model):
         ours = model.generate(prompt(20, rows=2), past_key_values=cache, output_scores=True, **settings)
     stock = model.generate(prompt(20, rows=2), output_scores=True, **settings)
     assert torch.equal(ours.sequences, stock.sequences)
     assert torch.equal(ours.sequences_scores, stock.sequences_scores)
-    cache = KeptCache.of(model, cls(**options, keep_tokens=9, decoding="hold"))
+    cache = _cache(model, cls(**options, keep_tokens=9, decoding="hold"))
     with cache.watch(model):
         model.generate(prompt(20, rows=2), past_key_values=cache, **settings)
     assert {layer.entries["tokens"].shape[0] for _, layer in cache.kept_layers()} == {6}
@@ -264,7 +278,7 @@ def test_rows_are_reordered_repeated_and_selected_with_all_they_carry(
     order = torch.tensor([2, 0, 2])
 
     def after(change: Any, rows: torch.Tensor) -> torch.Tensor:
-        cache = KeptCache.of(model, cls(**options, keep_tokens=8, decoding="hold"))
+        cache = _cache(model, cls(**options, keep_tokens=8, decoding="hold"))
         with cache.watch(model):
             _run(model, ids[:, :20], cache)
             change(cache)
@@ -329,7 +343,9 @@ def test_what_is_protected_stays(models: Any) -> None:
     model, ids = models["sdpa"], prompt(30)
     segments = torch.full((1, 24), -1)
     segments[:, 5:20] = torch.arange(15) // 5
-    cache = KeptCache.of(model, KNorm(keep_tokens=12, protect_text=True, protect_last=2), segments=segments)
+    cache = KeptCache.of(
+        model, KNorm(keep_tokens=12, protect_text=True, protect_last=2), labels=TokenLabels(segments)
+    )
     _run(model, ids[:, :24], cache)
     for _, layer in cache.kept_layers():
         for tokens, labels in zip(

@@ -12,6 +12,7 @@ from torch.nn.functional import one_hot
 from streamprune.kv.a2sf import A2SF
 from streamprune.kv.base import Policy
 from streamprune.kv.h2o import H2O
+from streamprune.kv.infinipot_v import InfiniPotV
 from streamprune.kv.keydiff import KeyDiff
 from streamprune.kv.knorm import KNorm
 from streamprune.kv.lagkv import LagKV
@@ -20,7 +21,7 @@ from streamprune.kv.snapkv import SnapKV
 from streamprune.kv.streamingllm import StreamingLLM
 from streamprune.kv.tova import TOVA
 from streamprune.kv.vatp import VATP
-from streamprune.kv.view import LayerView
+from streamprune.kv.view import LayerView, TokenLabels
 from streamprune.registry import build_method, list_methods
 from tests.kv.made_view import chosen, random_view, view_of
 
@@ -190,6 +191,118 @@ def test_vatp_weighs_attention_by_the_value() -> None:
     assert chosen(VATP(sinks=1, recent_share=0.5, keep_tokens=2), silent) == [[0, 2]]
 
 
+def _clip(frames: int, rows: int, cols: int, text: int = 2, *, seed: int = 3) -> LayerView:
+    """Text, then a clip whose keys and values are random."""
+    per_frame = rows * cols
+    view = random_view(text + frames * per_frame, seed=seed)
+    place = torch.arange(view.held) - text
+    return dataclasses.replace(
+        view,
+        segments=torch.where(place < 0, -1, place // per_frame).expand(view.tokens.shape),
+        cells=torch.where(place < 0, -1, place % per_frame).expand(view.tokens.shape),
+        grid=(rows, cols),
+    )
+
+
+def test_infinipot_v_against_the_plain_arithmetic() -> None:
+    view = _clip(8, 2, 2)
+    policy = InfiniPotV(keep_tokens=2 + 15)
+    for head, kept in enumerate(chosen(policy, view)):
+        keys, values = view.keys[0, head, 2:].double(), view.values[0, head, 2:].double()
+        cosines = [
+            sum(float(torch.cosine_similarity(keys[t * 4 + j], keys[r * 4 + j], dim=0)) for r in (6, 7)) / 2
+            for t in range(6)
+            for j in range(4)
+        ]
+        unlike = [*sorted(range(24), key=lambda i: cosines[i])[:-1], *range(24, 32)]
+        share = 15 - round(0.5 * 15)  # 7: fewer than the 8 tokens of the newest frames
+        expected = set(range(25, 32)) if share < 8 else set(unlike[:share])
+        rest = sorted(set(range(32)) - expected, key=lambda i: -float(values[i].norm()))
+        expected |= set(rest[: 15 - len(expected)])
+        assert kept == [0, 1, *sorted(i + 2 for i in expected)]
+    roomy = InfiniPotV(keep_tokens=2 + 24)
+    for head, kept in enumerate(chosen(roomy, view)):
+        keys = view.keys[0, head, 2:].double()
+        mean = [
+            sum(float(torch.cosine_similarity(keys[i], keys[r * 4 + i % 4], dim=0)) for r in (6, 7))
+            for i in range(24)
+        ]
+        assert {0, 1, *range(26, 34), *(i + 2 for i in sorted(range(24), key=mean.__getitem__)[:4])} <= set(
+            kept
+        )
+
+
+def test_infinipot_v_compares_at_the_same_place_after_earlier_choices() -> None:
+    view = _clip(4, 1, 3, text=1)
+    # of every frame one token is gone, each time another
+    left = torch.tensor([0, 1, 2, 5, 6, 7, 9, 10, 11])[None, None].expand(1, 2, -1)
+    held = dataclasses.replace(
+        view,
+        **{
+            name: getattr(view, name).gather(2, left if name not in ("keys", "values") else _wide(left, view))
+            for name in ("keys", "values", "tokens", "segments", "cells")
+        },
+    )
+    policy = InfiniPotV(redundancy_share=1.0, recent_share=0.25, keep_tokens=6)
+    for head, kept in enumerate(chosen(policy, held)):
+        tokens = left[0, head].tolist()
+        newest = [i for i, token in enumerate(tokens) if token in (10, 11, 12)]
+        score = {}
+        for i, token in enumerate(tokens):
+            mates = [j for j in newest if (tokens[j] - 1) % 3 == (token - 1) % 3]
+            if token and i not in newest:
+                pairs = [(held.keys[0, head, i], held.keys[0, head, j]) for j in mates]
+                score[i] = sum(float(torch.cosine_similarity(a, b, dim=0)) for a, b in pairs)
+        best = sorted(score, key=score.__getitem__)[: 6 - 1 - len(newest)]
+        assert kept == sorted([0, *newest, *best])
+
+
+def _wide(index: torch.Tensor, view: LayerView) -> torch.Tensor:
+    return index[..., None].expand(*index.shape, view.keys.shape[-1])
+
+
+def test_infinipot_v_pools_less_and_less() -> None:
+    view = _clip(5, 3, 3, text=1)
+    peak = torch.zeros_like(view.values)
+    peak[:, :, 1 + 2 * 9 + 4] = 27.0 / 8**0.5  # the middle of the middle frame
+    policy = InfiniPotV(adaptive_pooling=True)
+    sizes = {0: (27, 1.0), 1: (9, 3.0), 2: (3, 9.0), 3: (1, 27.0), 4: (1, 27.0)}
+    for layer, (places, norm) in sizes.items():
+        norms = policy.score(dataclasses.replace(view, values=peak, layer=layer, depth=5))
+        assert int((norms[0, 0] > 0).sum()) == places
+        assert norms.max() == pytest.approx(norm)
+    small = policy.score(dataclasses.replace(_clip(2, 3, 3), layer=0, depth=4))
+    plain = InfiniPotV().score(_clip(2, 3, 3))
+    assert torch.equal(small, plain), "no kernel fits into two frames"
+
+
+def test_a_still_clip_keeps_its_newest_frames() -> None:
+    view = _clip(8, 2, 2)
+    still = dataclasses.replace(view, keys=torch.ones_like(view.keys), values=torch.ones_like(view.values))
+    assert chosen(InfiniPotV(keep_tokens=2 + 20), still) == [[0, 1, *range(2, 14), *range(26, 34)]] * 2
+
+
+def test_labels() -> None:
+    segments = torch.tensor([[-1, 0, 0, 1]])
+    labels = TokenLabels(segments, torch.tensor([[-1, 0, 1, 0]]), (1, 2))
+    assert {name: part.tolist() for name, part in labels.part(3, 2).items()} == {
+        "segments": [[1, -2]],
+        "cells": [[0, -1]],
+    }
+    assert TokenLabels(segments).part(9, 1)["segments"].tolist() == [[-2]]
+    with pytest.raises(ValueError, match="cells and grid belong together"):
+        TokenLabels(segments, segments)
+    with pytest.raises(ValueError, match="cells must be"):
+        TokenLabels(segments, segments[:, :2], (1, 2))
+    with pytest.raises(ValueError, match="segments must be"):
+        TokenLabels(segments[0])
+    view = random_view(9)
+    with pytest.raises(ValueError, match="which frames the others show is not known"):
+        InfiniPotV(keep_tokens=4).keep(view, 4)
+    with pytest.raises(ValueError, match="where in their frames the visual tokens stand is not known"):
+        InfiniPotV(keep_tokens=4).keep(dataclasses.replace(view, segments=view.tokens), 4)
+
+
 def test_attention_in_blocks_sums_to_one_for_every_query() -> None:
     view = random_view(300, dim=4)
     received = view.received()
@@ -215,10 +328,7 @@ ALL: list[Policy] = [build_method("kv", row.name, {}) for row in list_methods("k
 
 @pytest.mark.parametrize("policy", ALL, ids=lambda policy: type(policy).__name__)
 def test_every_policy(policy: Policy) -> None:
-    view = random_view(60)
-    view = dataclasses.replace(
-        view, segments=torch.arange(60).sub(4).floor_divide(8).clamp(min=-1).expand(1, 2, 60)
-    )
+    view = _clip(7, 2, 4, text=4)
     kept = chosen(dataclasses.replace(policy, keep_ratio=0.5, protect_first=3, protect_last=2), view)
     for head in kept:
         assert head == sorted(set(head))
@@ -234,8 +344,8 @@ def test_every_policy(policy: Policy) -> None:
     )
     budget = dataclasses.replace(policy, keep_ratio=0.5)
     assert chosen(budget, half) == chosen(budget, wide), "half precision decides as its float32 copy"
-    one = dataclasses.replace(policy, keep_tokens=1)
-    assert all(len(head) >= 1 for head in chosen(one, view))
+    few = dataclasses.replace(policy, keep_tokens=4)
+    assert all(len(head) >= 1 for head in chosen(few, view))
     still = dataclasses.replace(view, keys=torch.zeros_like(view.keys), values=torch.zeros_like(view.values))
     assert all(math.isfinite(x) for head in chosen(budget, still) for x in head)
     assert one_hot(torch.tensor(chosen(budget, still)), 60).sum(-2).max() == 1
@@ -268,6 +378,9 @@ def _maybe_float(x: torch.Tensor | None) -> torch.Tensor | None:
         (PyramidKV, {"beta": 0.5}, r"beta must be in \[1, "),
         (H2O, {"recent_share": 1.5}, r"recent_share must be in \[0, 1\]"),
         (A2SF, {"forgetting": -0.1}, r"forgetting must be in \[0, 1\]"),
+        (InfiniPotV, {"redundancy_share": 2.0}, "redundancy_share must be in"),
+        (InfiniPotV, {"recent_share": -1.0}, "recent_share must be in"),
+        (InfiniPotV, {"adaptive_pooling": 1}, "adaptive_pooling must be True or False"),
         (VATP, {"sinks": -3}, "sinks must be at least 0"),
         (H2O, {"by_age": "yes"}, "by_age must be True or False"),
     ],

@@ -76,7 +76,10 @@ def test_frames_and_text_are_labelled(vlm: VideoLLM, video: Any, caches: list[An
     protect_text = true
     """
     answer = vlm.ask(video, QUESTION, recipe=Recipe.from_toml(toml), max_new_tokens=3)
-    segments = caches[-1].segments
+    segments = caches[-1].labels.segments
+    cells = caches[-1].labels.cells
+    assert (cells[segments < 0] == -1).all()
+    assert cells[segments >= 0].reshape(6, 8).diff(dim=1).eq(2).all(), "every second token of each frame"
     assert segments.shape == (1, answer.stats.prompt_tokens)
     frames = segments[segments >= 0]
     assert len(frames) == answer.stats.tokens_kept == 48

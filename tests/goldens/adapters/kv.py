@@ -9,6 +9,7 @@ import torch
 
 from streamprune.kv.base import Policy
 from streamprune.kv.h2o import H2O
+from streamprune.kv.infinipot_v import InfiniPotV
 from streamprune.kv.keydiff import KeyDiff
 from streamprune.kv.knorm import KNorm
 from streamprune.kv.lagkv import LagKV
@@ -16,7 +17,7 @@ from streamprune.kv.pyramidkv import PyramidKV, layer_share
 from streamprune.kv.snapkv import SnapKV
 from streamprune.kv.streamingllm import StreamingLLM
 from streamprune.kv.tova import TOVA
-from streamprune.kv.view import LayerView
+from streamprune.kv.view import PROMPT_TEXT, LayerView
 from streamprune.ops.rotary import turned_further
 from tests.goldens.case import Case
 
@@ -130,6 +131,39 @@ def replay_observed(case: Case) -> None:
     _replay(case, H2O(by_age=True, recent_share=0.0, **_budget(case)))
 
 
+def replay_infinipot(case: Case) -> None:
+    hp, kept = case.hp, case.recorded("kept")
+    assert kept is not None
+    system, per_frame = hp["system"], hp["token_per_frame"]
+    policy = InfiniPotV(
+        redundancy_share=hp["tar_ratio"],
+        recent_share=hp["query_ratio"],
+        adaptive_pooling=hp["adaptive_pooling"],
+        keep_tokens=system + hp["keep_frames"] * per_frame,
+    )
+    video = torch.arange(hp["frames"] * per_frame)
+    segments = torch.cat([torch.full((system,), PROMPT_TEXT), video // per_frame])
+    cells = torch.cat([torch.full((system,), -1), video % per_frame])
+    for layer, (keys, values) in enumerate(zip(case.given("k"), case.given("v"), strict=True)):
+        heads, tokens, _ = keys.shape
+        view = LayerView(
+            keys=keys[None],
+            values=values[None],
+            tokens=torch.arange(tokens).expand(1, heads, tokens),
+            new=tokens,
+            seen=tokens,
+            prompt=tokens,
+            layer=layer,
+            depth=hp["layers"],
+            segments=segments.expand(1, heads, tokens),
+            cells=cells.expand(1, heads, tokens),
+            grid=(hp["grid_h"], hp["grid_w"]),
+        )
+        chosen = policy.choose(view, entry_bytes=1)
+        assert chosen is not None
+        np.testing.assert_array_equal(chosen[0].numpy(), kept[layer], err_msg=f"{case.id} layer {layer}")
+
+
 def replay_rerotation(case: Case) -> None:
     width = case.hp["head_dim"]
     frequencies = case.hp["rope_theta"] ** (-torch.arange(0, width, 2).float() / width)
@@ -139,6 +173,7 @@ def replay_rerotation(case: Case) -> None:
 
 
 ADAPTERS = {
+    "infinipot_v": replay_infinipot,
     "kv_keydiff": replay_keydiff,
     "kv_knorm": replay_knorm,
     "kv_lagkv": replay_lagkv,
