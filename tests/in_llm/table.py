@@ -44,4 +44,6 @@ ROWS = (
     Row("holitom", merges=True),
     Row("feather"),
     Row("feather", {"layers": (2, 3), "stride": None}),
+    Row("prunevid"),
+    Row("prunevid", {"layer": 2, "as_released": False}),
 )

@@ -11,6 +11,7 @@ from tests.goldens.adapters import (
     in_llm,
     kv,
     matching,
+    prompt_wide,
     segments,
     temporal,
 )
@@ -24,6 +25,7 @@ ADAPTERS = {
     **in_llm.ADAPTERS,
     **kv.ADAPTERS,
     **matching.ADAPTERS,
+    **prompt_wide.ADAPTERS,
     **segments.ADAPTERS,
     **temporal.ADAPTERS,
 }
