@@ -146,8 +146,9 @@ class AnswerRequest:
             check_question(question)
         check_position_rule(self.positions)
         check_count("max_new_tokens", self.max_new_tokens)
-        self.policy()
-        self.in_llm()
+        policy = self.policy()
+        if self.in_llm() is not None and policy is not None:
+            check_together(policy)
 
     def method(self) -> Reducer:
         """The pre-LLM method with its budget; ``none`` when the recipe names none."""
@@ -156,7 +157,7 @@ class AnswerRequest:
             return built
         from streamprune.pre_llm.none import KeepAll
 
-        if "in_llm" in self.recipe.stages:
+        if "in_llm" in self.recipe.stages or self._only_kv:
             return KeepAll()
         if self.options:
             raise RecipeError(
@@ -177,10 +178,10 @@ class AnswerRequest:
             return read_in_llm(self.recipe)
         return read_in_llm(self.recipe, self._build)
 
-    def _build(self, stage: Stage) -> Any:
-        """The method of ``stage``, made with the options of this call."""
+    def _build(self, stage: Stage, **extra: Any) -> Any:
+        """The method of ``stage``, made with the options of this call and ``extra`` ones."""
         try:
-            return self.recipe.build(stage, **self.options)
+            return self.recipe.build(stage, **self.options, **extra)
         except UnknownNameError as error:
             meant = [near for option in self.options for near in get_close_matches(option, ASK_ARGUMENTS, 1)]
             if not meant:
@@ -188,8 +189,20 @@ class AnswerRequest:
             raise UnknownNameError(f"{error} ask() itself has {meant[0]!r}.") from error
 
     def policy(self) -> Policy | None:
-        """The policy for the key-value cache; None when the recipe names none."""
-        return read_kv(self.recipe)
+        """The policy for the key-value cache; None when the recipe names none.
+
+        Where nothing else drops tokens it also gets the options of this call and the recipe's budget.
+        """
+        if not self._only_kv:
+            return read_kv(self.recipe)
+        budget = self.recipe.budget
+        given = {"keep_ratio": budget.keep_ratio, "keep_tokens": budget.keep_tokens}
+        extra = {name: value for name, value in given.items() if value is not None}
+        return read_kv(self.recipe, lambda stage: self._build(stage, **extra))
+
+    @property
+    def _only_kv(self) -> bool:
+        return "kv" in self.recipe.stages and not {"pre_llm", "in_llm"} & self.recipe.stages.keys()
 
     def needs(self) -> tuple[str, ...]:
         """Signals of the video that the method reads; a method of the user's own need not say any."""
@@ -235,19 +248,29 @@ def read_in_llm(recipe: Recipe, build: Callable[[Stage], Any] | None = None) -> 
     return built
 
 
-def read_kv(recipe: Recipe) -> Policy | None:
-    """The policy that ``recipe`` names for the key-value cache; None when it names none."""
+def read_kv(recipe: Recipe, build: Callable[[Stage], Any] | None = None) -> Policy | None:
+    """The policy that ``recipe`` names for the cache, made by ``build``; None when it names none."""
     if "kv" not in recipe.stages:
         return None
     from streamprune.kv.base import Policy
 
-    built = recipe.build("kv")
+    built = (recipe.build if build is None else build)("kv")
     if not isinstance(built, Policy):
         raise InvalidTypeError(
             f"the kv method {recipe.stages['kv'].method!r} must be a subclass of "
             f"streamprune.kv.base.Policy, got {type(built).__name__}"
         )
     return built
+
+
+def check_together(policy: Policy) -> None:
+    """Refuse a policy that has to know what tokens are where a method drops some of them on the way up."""
+    if "segments" in policy.needs or policy.protect_text:
+        why = " (protect_text)" if policy.protect_text else ""
+        raise RecipeError(
+            f"{type(policy).__name__} reads which tokens are text and which frames others show{why}; that is "
+            "not known above the layers where an in_llm method drops tokens: leave out one of the two stages"
+        )
 
 
 def read_questions(question: object) -> tuple[str, ...]:

@@ -20,7 +20,8 @@ stage has (``earlytom``, ``scene``).
 
 The budget at the top counts visual tokens: those that reach the language model, or, in a recipe without
 [pre_llm], those that its [in_llm] method leaves. Beside [pre_llm] an [in_llm] method has a keep_ratio or
-keep_tokens among its own options, and so has a [kv] method, in cache entries.
+keep_tokens among its own options, and so has a [kv] method, in cache entries; where nothing else drops tokens
+it takes the one at the top.
 """
 
 from __future__ import annotations

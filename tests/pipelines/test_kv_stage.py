@@ -90,6 +90,35 @@ def test_frames_and_text_are_labelled(vlm: VideoLLM, video: Any, caches: list[An
             assert set(text) <= set(head)
 
 
+def test_a_policy_alone_takes_the_budget_and_the_options_of_the_call(
+    vlm: VideoLLM, video: Any, caches: list[Any]
+) -> None:
+    by_name = vlm.ask(video, QUESTION, recipe="snapkv", keep_ratio=0.25, window=4, max_new_tokens=6)
+    by_recipe = vlm.ask(
+        video, QUESTION, recipe=reduced_to("snapkv", keep_ratio=0.25, window=4), max_new_tokens=6
+    )
+    assert by_name.text == by_recipe.text
+    assert by_name.stats.tokens_kept == by_name.stats.tokens_in
+    assert caches[0].policy == caches[1].policy
+    assert caches[0].policy.window == 4
+    with pytest.raises(errors.UnknownNameError, match="unknown option of snapkv 'windw'"):
+        vlm.ask(video, QUESTION, recipe="snapkv", keep_ratio=0.25, windw=4)
+
+
+def test_together_with_a_method_inside_the_model(vlm: VideoLLM, video: Any, caches: list[Any]) -> None:
+    inside = Choice("fastv", {"layer": 1})
+    budget = sp.Budget(keep_ratio=0.5)
+    alone = vlm.ask(video, QUESTION, recipe=Recipe("a", {"in_llm": inside}, budget), max_new_tokens=6)
+    both = Recipe("b", {"in_llm": inside, "kv": Choice("tova", {"keep_tokens": 1000})}, budget)
+    assert vlm.ask(video, QUESTION, recipe=both, max_new_tokens=6).text == alone.text
+    stock = [layer.held for layer in caches[-1].report()]
+    assert stock[0] > stock[1] == stock[2], "the upper layers have seen fewer tokens"
+    fewer = Recipe("c", {"in_llm": inside, "kv": Choice("tova", {"keep_ratio": 0.5})}, budget)
+    answer = vlm.ask(video, QUESTION, recipe=fewer, max_new_tokens=6)
+    prompts = [held - answer.stats.new_tokens + 1 for held in stock]
+    assert [layer.held for layer in caches[-1].report()] == [held // 2 for held in prompts]
+
+
 def test_recipes_read_back_and_are_checked() -> None:
     recipe = Recipe.from_toml('[kv]\nmethod = "streamingllm"\nkeep_tokens = 8\nsinks = 2\n', name="mine")
     assert recipe.stages["kv"] == Choice("streamingllm", {"keep_tokens": 8, "sinks": 2})
@@ -104,7 +133,17 @@ def test_recipes_read_back_and_are_checked() -> None:
         (reduced_to("snapkv", windows=2), errors.UnknownNameError, "unknown option of snapkv 'windows'"),
         (reduced_to("snapkw"), errors.UnknownNameError, "Did you mean 'snapkv'"),
         (reduced_to("knorm", keep_tokens=2, protect_last=3), errors.InvalidValueError, "smaller than the 3"),
-        (reduced_to("knorm").with_budget(0.5), errors.RecipeError, "are for the pre_llm stage"),
+        (reduced_to("knorm", keep_tokens=4).with_budget(0.5), errors.InvalidValueError, "not both"),
+        (
+            Recipe(stages={"in_llm": Choice("fastv"), "kv": Choice("infinipot_v")}),
+            errors.RecipeError,
+            "leave out one of the two stages",
+        ),
+        (
+            Recipe(stages={"in_llm": Choice("fastv"), "kv": Choice("knorm", {"protect_text": True})}),
+            errors.RecipeError,
+            "protect_text.*not known above the layers",
+        ),
     ],
 )
 def test_bad_recipes_are_found_before_anything_is_read(
