@@ -53,7 +53,8 @@ class ShownFrames:
                 pixels = family.preprocess(images, self.clip)
             with self._watch.measure("encode"):
                 encoded = family.encode(pixels, signals, self._encoder, before=self._last)
-        self._last = pixels[-1]
+        # of several frames in a slice the first: what the next slice is compared with
+        self._last = pixels[(len(pixels) - 1) // family.frames_per_slice * family.frames_per_slice]
         if self._kept is not None:
             self._kept.append(np.stack(list(family.transform.levels(pixels))))
         return encoded

@@ -280,7 +280,8 @@ class VideoFamily(ABC):
         ``encoder`` lets the frames of a call influence each other.
 
         Args:
-            before: (3, rows, cols) the frame before the first, for signals that compare neighbours.
+            before: (3, rows, cols) the frame before the first, for signals that compare neighbours; the first
+                of its slice where slices hold several.
             encoder: makes the tower cheaper on the way up; see :meth:`check_encoder`.
         """
 

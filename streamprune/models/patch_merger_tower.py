@@ -1,24 +1,27 @@
 """What methods want to know from inside a vision tower that merges patches to tokens at its very end (Qwen).
 
-Hooks read the input of a few attention modules and make queries and keys from it once more; the tower keeps
-its own fast attention.
+Hooks read the input of a few attention modules and make queries, keys and values from it once more; the tower
+keeps its own fast attention.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from streamprune.ops.attention import frame_query_attention, mean_attention
+from streamprune.models.tower_signals import EVERY_LAYER, LAYER_SCORES, projector_sensitivity
+from streamprune.ops.attention import frame_query_attention
 from streamprune.ops.rotary import rotate
 from streamprune.tokens import VideoGrid
 
-_RECEIVED = {"received_attention": 1.0, "received_attention_middle": 0.5, "received_attention_shallow": 0.25}
-_IN_LAYERS = (*_RECEIVED, "saliency", "keys")
+# how far up the tower the block is that gives them
+_HEIGHT = {"received_attention_middle": 0.5, "received_attention_shallow": 0.25}
+_IN_BLOCKS = ("saliency", "received_attention", *_HEIGHT, "context_attention", "keys", *EVERY_LAYER)
+_STATES = ("encoder_features", "early_features", "projector_sensitivity")
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class MergedOrder:
 
     def tokens(self, rows: torch.Tensor) -> torch.Tensor:
         """(rows, ...) of the tower to (slices, rows, cols, ...): the mean over the patches of each token."""
-        return self.in_grid(rows.reshape(-1, self.patches, *rows.shape[1:]).mean(1))
+        merged = rows.reshape(-1, self.patches, *rows.shape[1:]).float().mean(1)
+        return self.in_grid(merged.to(rows.dtype))
 
     def in_grid(self, merged: torch.Tensor) -> torch.Tensor:
         """(tokens, ...) in the tower's order to (slices, rows, cols, ...)."""
@@ -46,70 +50,160 @@ class MergedOrder:
 
 
 class PatchMergerTower:
-    """Computes named signals of one Qwen vision tower, (slices, rows, cols) of tokens.
+    """Computes named signals of one Qwen vision tower; all have (slices, rows, cols) of tokens.
 
-    * ``received_attention``: attention a token receives in the last block, averaged over heads, over the
-      queries of its slice and over its patches; ``received_attention_middle`` and
-      ``received_attention_shallow``: in the block half and a quarter of the way up. Of a tower with window
-      attention only blocks that see a whole slice count: the nearest one is taken, the lower of two.
-    * ``saliency``: attention of the slice's mean query to the mean key of each token in the last such block,
-      which stands in for a summary token; see
-      :func:`streamprune.ops.attention.frame_query_attention`.
+    * ``saliency``: attention of the slice's mean query to the mean key of each token in the last block, which
+      stands in for a summary token; see :func:`streamprune.ops.attention.frame_query_attention`.
     * ``keys`` (..., head width): keys of that block before rotation, averaged over heads and patches.
+    * ``received_attention`` in that block, ``received_attention_middle`` and ``received_attention_shallow``
+      in the block half and a quarter of the way up, ``context_attention``, ``layer_saliency``,
+      ``layer_value_similarity``, ``layer_value_norm``: as in :class:`TowerSignals` for a tower without a
+      summary token, per slice, averaged over the patches of a token.
+    * ``encoder_features``, ``early_features`` (..., width): what the merger reads and what the first block
+      puts out, averaged over patches.
+    * ``projector_sensitivity``: how strongly the merger answers to small changes of a token's patches.
+
+    Of a tower with window attention only blocks that see a whole slice count as blocks here: the nearest one
+    is taken, the lower of two, and the signals of every layer are those of these blocks.
     """
 
     def __init__(self, tower: Any, whole_slices: Sequence[int] | None = None) -> None:
         """``whole_slices`` are the blocks that see a whole slice, None for all of them."""
+        self._tower = tower
         self._blocks = list(tower.blocks)
         seeing = range(len(self._blocks)) if whole_slices is None else whole_slices
         self._seeing = sorted(number for number in seeing if 0 <= number < len(self._blocks))
 
     def names(self) -> tuple[str, ...]:
         """Signals this tower can give."""
-        return _IN_LAYERS if self._seeing else ()
+        return (*_IN_BLOCKS, *_STATES) if self._seeing else _STATES
 
-    def block_of(self, name: str) -> int:
-        """Index of the block that gives signal ``name``."""
-        aim = _RECEIVED.get(name, 1.0) * self._seeing[-1]
-        return min(self._seeing, key=lambda number: (abs(number - aim), number))
+    def blocks_of(self, name: str) -> list[int]:
+        """The blocks whose attention gives signal ``name``."""
+        if name in EVERY_LAYER:
+            return self._seeing
+        aim = _HEIGHT.get(name, 1.0) * self._seeing[-1]
+        return [min(self._seeing, key=lambda number: (abs(number - aim), number))]
 
     @contextmanager
     def watch(self, names: Sequence[str], order: MergedOrder) -> Iterator[dict[str, torch.Tensor]]:
         """Yield a dict that holds every signal of ``names`` once the tower has run inside the block."""
         found: dict[str, torch.Tensor] = {}
+        layers: dict[str, list[torch.Tensor]] = {name: [] for name in names if name in EVERY_LAYER}
         plan: dict[int, list[str]] = {}
         for name in names:
-            plan.setdefault(self.block_of(name), []).append(name)
+            for number in self.blocks_of(name) if name in _IN_BLOCKS else ():
+                plan.setdefault(number, []).append(name)
         with ExitStack() as hooks:
             for number, wanted in plan.items():
-                reader = _reader(wanted, order, found)
+                reader = _BlockReader(wanted, order, found, layers)
                 attention = self._blocks[number].attn
                 hooks.callback(attention.register_forward_pre_hook(reader, with_kwargs=True).remove)
+            for handle in self._watch_states(names, order, found):
+                hooks.callback(handle.remove)
             yield found
+        for name, rows in layers.items():
+            found[name] = torch.stack(rows, 1)
+        if "projector_sensitivity" in names:
+            states = found["projector_sensitivity"]
+            beside = states.reshape(-1, order.patches * states.shape[-1])
+            scores = projector_sensitivity(self._tower.merger, beside, order.patches)
+            found["projector_sensitivity"] = order.in_grid(scores)
+
+    def _watch_states(
+        self, names: Sequence[str], order: MergedOrder, found: dict[str, torch.Tensor]
+    ) -> Iterator[Any]:
+        def before_merger(module: Any, args: tuple[torch.Tensor, ...]) -> None:
+            found["encoder_features"] = order.tokens(args[0])
+            found["projector_sensitivity"] = args[0]  # to be scored when the tower is done
+
+        def after_first(module: Any, args: Any, output: Any) -> None:
+            found["early_features"] = order.tokens(output[0] if isinstance(output, tuple) else output)
+
+        if {"encoder_features", "projector_sensitivity"} & set(names):
+            yield self._tower.merger.register_forward_pre_hook(before_merger)
+        if "early_features" in names:
+            yield self._blocks[0].register_forward_hook(after_first)
 
 
-def _reader(wanted: Sequence[str], order: MergedOrder, found: dict[str, torch.Tensor]) -> Callable[..., None]:
+class _SliceRows:
+    """Queries, keys and values of one block, each (slices, heads, patches, head width).
+
+    :class:`AttentionRows` of a tower without a summary token.
+    """
+
+    summary = False
+
+    def __init__(
+        self, attention: Any, states: torch.Tensor, tables: Sequence[torch.Tensor], slices: int
+    ) -> None:
+        projected = attention.qkv(states).reshape(len(states), 3, attention.num_heads, -1)
+        self.plain_keys = projected[:, 1]
+        cos, sin = (table[:, None].float() for table in tables)
+        # as the tower does: turned in float32, kept in the model's numbers
+        self.flat = [
+            rotate(rows.float(), cos, sin).to(rows.dtype) for rows in (projected[:, 0], projected[:, 1])
+        ]
+        self._flat_values = projected[:, 2]
+        self._slices = slices
+        self.scaling = float(attention.scaling)
+
+    def queries(self) -> torch.Tensor:
+        """After rotation."""
+        return self._by_slice(self.flat[0])
+
+    def keys(self) -> torch.Tensor:
+        """After rotation."""
+        return self._by_slice(self.flat[1])
+
+    def values(self) -> torch.Tensor:
+        """As they are."""
+        return self._by_slice(self._flat_values)
+
+    def of_patches(self, values: torch.Tensor) -> torch.Tensor:
+        """All of them."""
+        return values
+
+    def summary_row(self, rows: torch.Tensor) -> torch.Tensor:
+        """(slices, heads, 1, head width): the mean of all."""
+        return rows.float().mean(2, keepdim=True)
+
+    def _by_slice(self, rows: torch.Tensor) -> torch.Tensor:
+        return rows.reshape(self._slices, -1, *rows.shape[1:]).transpose(1, 2)
+
+
+class _BlockReader:
     """A hook on one attention module that computes the signals wanted of it."""
 
-    @torch.no_grad()
-    def read(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        states = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-        projected = module.qkv(states).unflatten(-1, (3, module.num_heads, -1))
-        queries, keys = projected[:, 0], projected[:, 1]
-        if "keys" in wanted:
-            found["keys"] = order.tokens(keys.float().mean(1)).to(keys.dtype)
-        tables = [table[:, None].float() for table in kwargs["position_embeddings"]]
-        # as the tower does: turned in float32, kept in the model's numbers
-        queries, keys = (rotate(rows.float(), *tables).to(rows.dtype) for rows in (queries, keys))
-        slices = order.grid.frames
-        if "saliency" in wanted:
-            scores = frame_query_attention(queries, keys, slices, rows_per_token=order.patches)
-            found["saliency"] = order.in_grid(scores.flatten())
-        received = [name for name in wanted if name in _RECEIVED]
-        if received:
-            by_slice = [rows.reshape(slices, -1, *rows.shape[1:]).transpose(1, 2) for rows in (queries, keys)]
-            scores = mean_attention(by_slice[0], by_slice[1], float(module.scaling))
-            scores = order.tokens(scores.flatten())
-            found.update(dict.fromkeys(received, scores))
+    def __init__(
+        self,
+        wanted: Sequence[str],
+        order: MergedOrder,
+        found: dict[str, torch.Tensor],
+        layers: dict[str, list[torch.Tensor]],
+    ) -> None:
+        self._wanted = wanted
+        self._order = order
+        self._found = found
+        self._layers = layers
 
-    return read
+    @torch.no_grad()
+    def __call__(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        states = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+        rows = _SliceRows(module, states, kwargs["position_embeddings"], self._order.grid.frames)
+        for name in self._wanted:
+            value = self._signal(name, rows)
+            if name in self._layers:
+                self._layers[name].append(value)
+            else:
+                self._found[name] = value
+
+    def _signal(self, name: str, rows: _SliceRows) -> torch.Tensor:
+        order = self._order
+        if name == "keys":
+            return order.tokens(rows.plain_keys.float().mean(1)).to(rows.plain_keys.dtype)
+        if name == "saliency":
+            queries, keys = rows.flat
+            scores = frame_query_attention(queries, keys, order.grid.frames, rows_per_token=order.patches)
+            return order.in_grid(scores.flatten())
+        return order.tokens(LAYER_SCORES[name](rows).flatten())

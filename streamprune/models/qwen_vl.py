@@ -16,13 +16,15 @@ from streamprune.models.base import Checkpoint, EncodedFrames, Prompt, VideoFami
 from streamprune.models.chat_template import video_prompt_ids
 from streamprune.models.patch_merger_tower import MergedOrder, PatchMergerTower
 from streamprune.models.pixel_budget import PixelBudget, patch_rows
+from streamprune.models.pixel_signals import PIXEL_SIGNALS, Patches
 from streamprune.models.positions import PositionRule
 from streamprune.models.preprocessing import Clip, FrameTransform
 from streamprune.models.written_prompt import WrittenPrompt
+from streamprune.ops.pixels import patch_change
 from streamprune.tokens import Reduction, VideoGrid
 
 # signals that need nothing from inside the tower
-_LAST_SIGNALS = ("encoder_features", "image_embeds", "frame_features")
+_LAST_SIGNALS = ("image_embeds", "frame_features")
 
 
 class QwenVL(VideoFamily):
@@ -36,12 +38,13 @@ class QwenVL(VideoFamily):
     Prompts have the stock model's positions on three axes. "renumber" counts 0, 1, 2, ... on all three at
     once, so that rows and columns are not told apart any more.
 
-    Signals: those of :class:`PatchMergerTower`; ``encoder_features`` (slices, rows, cols, tower width), what
-    the merger reads, averaged over the patches of a token; ``image_embeds``, the features themselves;
-    ``frame_features`` (slices, channels), the mean of a slice's tokens, since there is no summary of a frame.
+    Signals: those of :class:`PatchMergerTower`; ``image_embeds``, the features themselves; ``frame_features``
+    (slices, channels), the mean of a slice's tokens, since there is no summary of a frame; ``pixel_change``
+    (slices, rows, cols), from the first frame of the slice before to the last one of a slice, see
+    :func:`streamprune.ops.pixels.patch_change`; ``pixel_entropy`` of the patches, see :class:`Patches`,
+    averaged over a token's patches and frames.
 
-    Not supported: methods inside the vision tower; ``pixel_change``, ``pixel_entropy`` and other signals not
-    named above.
+    Not supported: methods inside the vision tower.
     """
 
     # tokens' worth of pixels at least and at most, and max_video_tokens, of the stock video processor
@@ -95,8 +98,8 @@ class QwenVL(VideoFamily):
         return None
 
     def available_signals(self) -> tuple[str, ...]:
-        """Those of the tower and of what leaves it."""
-        return (*self._tower.names(), *_LAST_SIGNALS)
+        """Those of the tower, of what leaves it, and of the pictures."""
+        return (*self._tower.names(), *_LAST_SIGNALS, *PIXEL_SIGNALS)
 
     def cheap_signals(self) -> tuple[str, ...]:
         """A mean over the features."""
@@ -110,7 +113,10 @@ class QwenVL(VideoFamily):
         encoder: EncoderMethod | None = None,
         before: torch.Tensor | None = None,
     ) -> EncodedFrames:
-        """Run the model's ``get_video_features`` on (frames, 3, rows, cols), cut into patches."""
+        """Run the model's ``get_video_features`` on (frames, 3, rows, cols), cut into patches.
+
+        ``before`` is the first frame of the slice before.
+        """
         self.check_frame_signals(signals)
         if encoder is not None:
             self.check_encoder(encoder, signals)
@@ -118,21 +124,48 @@ class QwenVL(VideoFamily):
         grid = self.grid(len(pixels), (pixels.shape[2], pixels.shape[3]))
         sides = [grid.frames, grid.rows * self._merge, grid.cols * self._merge]
         grid_thw = torch.tensor([sides], device=pixels.device)
-        rows = patch_rows(pixels, slice_frames=self._slice_frames, patch=self._patch, merge=self._merge)
+        rows = self._rows(pixels)
         order = MergedOrder(grid, self._merge**2, self.token_places(grid_thw))
-        inside = [name for name in signals if name not in _LAST_SIGNALS]
+        inside = [name for name in signals if name not in (*_LAST_SIGNALS, *PIXEL_SIGNALS)]
         with self._tower.watch(inside, order) as found:
             outputs = self.model.get_video_features(rows, video_grid_thw=grid_thw, return_dict=True)
         features = outputs.pooler_output[0].unflatten(0, (grid.frames, grid.rows, grid.cols))
         found["image_embeds"] = features
-        if "encoder_features" in signals:
-            states = outputs.last_hidden_state
-            found["encoder_features"] = order.tokens(states.float()).to(states.dtype)
+        found |= self._pixel_signals(signals, pixels, before)
         if "frame_features" in signals:
             found["frame_features"] = features.float().mean((1, 2)).to(features.dtype)
         deepstack = [layer[0] for layer in getattr(outputs, "deepstack_features", None) or ()]
         carried = torch.cat(deepstack, -1).reshape(*features.shape[:3], -1) if deepstack else None
         return EncodedFrames(features, {name: found[name] for name in signals}, carried=carried)
+
+    def _rows(self, pixels: torch.Tensor) -> torch.Tensor:
+        return patch_rows(pixels, slice_frames=self._slice_frames, patch=self._patch, merge=self._merge)
+
+    def _pixel_signals(
+        self, signals: Sequence[str], pixels: torch.Tensor, before: torch.Tensor | None
+    ) -> dict[str, torch.Tensor]:
+        grid = self.grid(len(pixels), (pixels.shape[2], pixels.shape[3]))
+        found = {}
+        if "pixel_change" in signals:
+            earlier = pixels[:1] if before is None else before[None].to(pixels)
+            shown = torch.cat([earlier.expand(self._slice_frames, -1, -1, -1), pixels])
+            change = patch_change(
+                self._rows(shown),
+                VideoGrid(grid.frames + 1, grid.rows, grid.cols),
+                std=self.transform.std,
+                rows_per_token=self._merge**2,
+                slices=self._slice_frames,
+            )[1:]
+            if before is None:
+                change[0] = 0  # nothing came before
+            found["pixel_change"] = change
+        if "pixel_entropy" in signals:
+            merge = self._merge
+            patches = Patches(grid.rows * merge, grid.cols * merge, self._patch, self.transform)
+            shown = torch.cat([pixels, pixels[-1:].expand(-len(pixels) % self._slice_frames, -1, -1, -1)])
+            shape = (grid.frames, self._slice_frames, grid.rows, merge, grid.cols, merge)
+            found["pixel_entropy"] = patches.entropy(shown).reshape(shape).mean((1, 3, 5))
+        return found
 
     def video_ids(self, grid: VideoGrid, pts_seconds: Sequence[float] | None) -> list[int]:
         """What stands in the placeholder's stead, one placeholder for every token of ``grid``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -60,6 +60,33 @@ class TowerLayout:
     def shallow(self) -> int:
         """A layer a quarter of the way to the feeding one."""
         return self.feeding // 4
+
+
+class AttentionRows(Protocol):
+    """Queries, keys and values of one layer, as the scores of a layer read them."""
+
+    def queries(self) -> torch.Tensor:
+        """(frames, heads, tokens, head width), a summary token first."""
+
+    def keys(self) -> torch.Tensor:
+        """The same of the keys."""
+
+    def values(self) -> torch.Tensor:
+        """The same of the values."""
+
+    @property
+    def scaling(self) -> float:
+        """Factor of the inner products between queries and keys."""
+
+    @property
+    def summary(self) -> bool:
+        """Whether the first token of a frame is a summary."""
+
+    def of_patches(self, values: torch.Tensor) -> torch.Tensor:
+        """``values`` (frames, tokens, ...) without the summary token."""
+
+    def summary_row(self, rows: torch.Tensor) -> torch.Tensor:
+        """(frames, heads, 1, head width): the summary token's row, or what stands in for it."""
 
 
 @dataclass(frozen=True)

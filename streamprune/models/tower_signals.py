@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from streamprune.errors import SignalError
-from streamprune.models.tower_layout import LayerRows, TowerLayout
+from streamprune.models.tower_layout import AttentionRows, LayerRows, TowerLayout
 from streamprune.ops.attention import mean_attention
 from streamprune.ops.sensitivity import sensitivity
 
@@ -27,7 +27,7 @@ _RECEIVED = {
     "received_attention_middle": "middle",
     "received_attention_shallow": "shallow",
 }
-_EVERY_LAYER = ("layer_saliency", "layer_value_similarity", "layer_value_norm")
+EVERY_LAYER = ("layer_saliency", "layer_value_similarity", "layer_value_norm")
 _STATES = ("encoder_features", "early_features", "projector_sensitivity")
 
 # pools (frames, patches, channels) to (frames, rows, cols, channels) as the model pools its features
@@ -69,13 +69,13 @@ class TowerSignals:
         if not self._layout.layers:
             return ("encoder_features", "projector_sensitivity")
         own = ("saliency",) if self._layout.summary else ()
-        return (*own, *_RECEIVED, "context_attention", "keys", *_EVERY_LAYER, *_STATES)
+        return (*own, *_RECEIVED, "context_attention", "keys", *EVERY_LAYER, *_STATES)
 
     @contextmanager
     def watch(self, names: Sequence[str]) -> Iterator[dict[str, torch.Tensor]]:
         """Yield a dict that holds every signal of ``names`` once the model has run inside the block."""
         found: dict[str, torch.Tensor] = {}
-        layers: dict[str, list[torch.Tensor]] = {name: [] for name in names if name in _EVERY_LAYER}
+        layers: dict[str, list[torch.Tensor]] = {name: [] for name in names if name in EVERY_LAYER}
         with ExitStack() as hooks:
             for number, wanted in self._plan(names).items():
                 reader = _LayerReader(self, wanted, found, layers)
@@ -88,18 +88,9 @@ class TowerSignals:
         for name, rows in layers.items():
             found[name] = torch.stack(rows, 1)
         if "projector_sensitivity" in names:
-            found["projector_sensitivity"] = self._sensitivity(found["encoder_features"])
-
-    @torch.no_grad()
-    def _sensitivity(self, states: torch.Tensor) -> torch.Tensor:
-        weights = {n: w.float() for n, w in self._projector.named_parameters() if w.is_floating_point()}
-
-        def project(rows: torch.Tensor) -> torch.Tensor:
-            # steps are too small for half precision
-            projected: torch.Tensor = torch.func.functional_call(self._projector, weights, (rows,))
-            return projected
-
-        return sensitivity(project, states.flatten(0, 2)).reshape(states.shape[:3])
+            states = found["encoder_features"]
+            scores = projector_sensitivity(self._projector, states.flatten(0, 2))
+            found["projector_sensitivity"] = scores.reshape(states.shape[:3])
 
     def pool_scores(self, scores: torch.Tensor) -> torch.Tensor:
         """(frames, patches) to (frames, rows, cols)."""
@@ -128,7 +119,7 @@ class TowerSignals:
         layout = self._layout
         plan: dict[int, list[str]] = {}
         for name in names:
-            if name in _EVERY_LAYER:
+            if name in EVERY_LAYER:
                 numbers = range(layout.feeding + 1)
             elif name in _RECEIVED:
                 numbers = range(getattr(layout, _RECEIVED[name]), getattr(layout, _RECEIVED[name]) + 1)
@@ -153,6 +144,26 @@ class TowerSignals:
             yield self._projector.register_forward_pre_hook(before_projector)
         if "early_features" in names:
             yield self._layout.layers[0].register_forward_hook(after_layer)
+
+
+@torch.no_grad()
+def projector_sensitivity(
+    projector: nn.Module, states: torch.Tensor, rows_per_token: int = 1
+) -> torch.Tensor:
+    """(tokens,) how strongly ``projector`` answers to small changes of ``states`` (tokens, width).
+
+    Args:
+        rows_per_token: rows that the projector reads for one token, side by side in ``states``.
+    """
+    weights = {n: w.float() for n, w in projector.named_parameters() if w.is_floating_point()}
+
+    def project(tokens: torch.Tensor) -> torch.Tensor:
+        rows = tokens.reshape(len(tokens) * rows_per_token, -1)
+        # steps are too small for half precision
+        projected: torch.Tensor = torch.func.functional_call(projector, weights, (rows,))
+        return projected
+
+    return sensitivity(project, states)
 
 
 class _LayerReader:
@@ -185,28 +196,28 @@ class _LayerReader:
     def _pooled(self, name: str, rows: LayerRows) -> torch.Tensor:
         if name == "keys":
             return self._signals.pool_rows(rows.of_patches(rows.keys().mean(1)))
-        return self._signals.pool_scores(rows.of_patches(_SCORES[name](rows)))
+        return self._signals.pool_scores(rows.of_patches(LAYER_SCORES[name](rows)))
 
 
-def _received(rows: LayerRows) -> torch.Tensor:
+def _received(rows: AttentionRows) -> torch.Tensor:
     return mean_attention(rows.queries(), rows.keys(), rows.scaling)
 
 
-def _summary_attention(rows: LayerRows) -> torch.Tensor:
+def _summary_attention(rows: AttentionRows) -> torch.Tensor:
     return mean_attention(rows.summary_row(rows.queries()), rows.keys(), rows.scaling)
 
 
-def _value_similarity(rows: LayerRows) -> torch.Tensor:
+def _value_similarity(rows: AttentionRows) -> torch.Tensor:
     values = rows.values()
     similarity = mean_attention(rows.summary_row(values), values[:, :, int(rows.summary) :], 1.0)
     return nn.functional.pad(similarity, (int(rows.summary), 0))
 
 
-def _value_norm(rows: LayerRows) -> torch.Tensor:
+def _value_norm(rows: AttentionRows) -> torch.Tensor:
     return rows.values().float().mean(1).abs().sum(-1)
 
 
-def _context_attention(rows: LayerRows) -> torch.Tensor:
+def _context_attention(rows: AttentionRows) -> torch.Tensor:
     """(frames, tokens) mean attention row of each frame's context tokens."""
     queries, keys = rows.queries(), rows.keys()
     received = rows.of_patches(mean_attention(queries, keys, rows.scaling))
@@ -220,7 +231,8 @@ def _context_attention(rows: LayerRows) -> torch.Tensor:
     return torch.cat(found)
 
 
-_SCORES: dict[str, Callable[[LayerRows], torch.Tensor]] = {
+# how each score of a layer comes from its rows, (frames, tokens)
+LAYER_SCORES: dict[str, Callable[[AttentionRows], torch.Tensor]] = {
     **dict.fromkeys(_RECEIVED, _received),
     "context_attention": _context_attention,
     "saliency": _summary_attention,

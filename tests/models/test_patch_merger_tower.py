@@ -12,6 +12,8 @@ import torch
 from streamprune.models.base import VideoFamily
 from streamprune.models.loading import load_model
 from streamprune.models.patch_merger_tower import PatchMergerTower
+from streamprune.models.pixel_signals import Patches
+from streamprune.ops.sensitivity import sensitivity
 from tests.models.small_qwen import FAMILIES, save_small_qwen
 
 SLICES, ROWS, COLS = 3, 3, 5  # windows of 2 x 2 tokens do not divide it
@@ -116,6 +118,69 @@ def test_keys_and_features_are_means_over_patches(family: VideoFamily, pixels: t
     torch.testing.assert_close(encoded.signals["encoder_features"], states, rtol=0, atol=1e-6)
 
 
+def test_signals_of_every_layer_are_those_of_blocks_that_see_a_slice(
+    family: VideoFamily, pixels: torch.Tensor
+) -> None:
+    blocks = (1, 3) if family.model_type == "qwen2_5_vl" else range(4)
+    found = family.encode(pixels, ("layer_saliency",)).signals["layer_saliency"]
+    assert tuple(found.shape) == (SLICES, len(blocks), ROWS, COLS)
+    for number, block in enumerate(blocks):
+        queries, keys, _ = queries_and_keys(family, pixels, block)
+        scores = queries.mean(2, keepdim=True) @ keys.mT / queries.shape[-1] ** 0.5
+        expected = by_token(family, torch.softmax(scores, -1).mean((1, 2)))
+        torch.testing.assert_close(found[:, number], expected, rtol=0, atol=1e-6)
+
+
+def test_context_attention_is_the_row_of_the_patch_that_receives_most(
+    family: VideoFamily, pixels: torch.Tensor
+) -> None:
+    queries, keys, _ = queries_and_keys(family, pixels, 3)
+    attention = torch.softmax(queries @ keys.mT / queries.shape[-1] ** 0.5, -1).mean(1)
+    rows = torch.stack([one[one.mean(0).argmax()] for one in attention])
+    found = family.encode(pixels, ("context_attention",)).signals["context_attention"]
+    torch.testing.assert_close(found, by_token(family, rows), rtol=0, atol=1e-6)
+
+
+def test_early_features_and_sensitivity(family: VideoFamily, pixels: torch.Tensor) -> None:
+    tower, caught = family.model.get_encoder("video"), []
+    hooks = [
+        tower.blocks[0].register_forward_hook(lambda module, args, output: caught.append(output)),
+        tower.merger.register_forward_pre_hook(lambda module, args: caught.append(args[0])),
+    ]
+    family.encode(pixels)
+    for hook in hooks:
+        hook.remove()
+    found = family.encode(pixels, ("early_features", "projector_sensitivity")).signals
+    early = by_token(family, caught[0].unflatten(0, (SLICES, -1)))
+    torch.testing.assert_close(found["early_features"], early, rtol=0, atol=1e-6)
+    with torch.no_grad():
+        scores = sensitivity(lambda rows: tower.merger(rows.reshape(-1, 32)), caught[1].reshape(-1, 4 * 32))
+    ordered = scores.reshape(SLICES, -1)[:, token_order(family)].unflatten(1, (ROWS, COLS))
+    torch.testing.assert_close(found["projector_sensitivity"], ordered, rtol=1e-4, atol=1e-5)
+
+
+def test_change_is_from_the_first_frame_of_a_slice_to_the_last_of_the_next(
+    family: VideoFamily, pixels: torch.Tensor
+) -> None:
+    std = torch.tensor(family.transform.std).view(3, 1, 1)
+    found = family.encode(pixels, ("pixel_change",)).signals["pixel_change"]
+    assert found[0].eq(0).all()
+    for number in range(1, SLICES):
+        change = ((pixels[2 * number + 1] - pixels[2 * number - 2]).abs() * std).mean(0)
+        expected = torch.nn.functional.avg_pool2d(change[None], 8)[0]
+        torch.testing.assert_close(found[number], expected, rtol=0, atol=1e-6)
+    later = family.encode(pixels[2:], ("pixel_change",), before=pixels[0]).signals["pixel_change"]
+    torch.testing.assert_close(later, found[1:], rtol=0, atol=1e-6)
+
+
+def test_entropy_is_averaged_over_patches_and_frames(family: VideoFamily, pixels: torch.Tensor) -> None:
+    patches = Patches(2 * ROWS, 2 * COLS, 4, family.transform)
+    entropy = patches.entropy(pixels[[0, 1, 2, 2]]).reshape(4, 1, 2 * ROWS, 2 * COLS)
+    expected = torch.nn.functional.avg_pool2d(entropy, 2)[:, 0].reshape(2, 2, ROWS, COLS).mean(1)
+    found = family.encode(pixels[:3], ("pixel_entropy",)).signals["pixel_entropy"]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
 def test_bfloat16_agrees_with_float32(folder: Path, family: VideoFamily, pixels: torch.Tensor) -> None:
     half = load_model(folder, dtype="bfloat16")
     for name in ("received_attention", "saliency"):
@@ -143,8 +208,13 @@ def test_blocks_that_see_a_whole_slice_are_chosen(
 ) -> None:
     tower = PatchMergerTower(Tower(), seeing)
     names = ("received_attention", "received_attention_middle", "received_attention_shallow")
-    assert tuple(tower.block_of(name) for name in names) == expected
+    assert tuple(tower.blocks_of(name)[0] for name in names) == expected
 
 
-def test_a_tower_without_such_a_block_has_no_signals_of_its_own() -> None:
-    assert PatchMergerTower(Tower(), ()).names() == ()
+def test_a_tower_without_such_a_block_has_no_attention_to_show() -> None:
+    names = PatchMergerTower(Tower(), ()).names()
+    assert names == ("encoder_features", "early_features", "projector_sensitivity")
+
+
+def test_blocks_of_signals_of_every_layer() -> None:
+    assert PatchMergerTower(Tower(), (7, 15)).blocks_of("layer_saliency") == [7, 15]

@@ -78,9 +78,10 @@ def test_times_are_those_of_slices(vlm: VideoLLM, video: np.ndarray) -> None:
 
 
 def test_signals_that_are_asked_for_late_are_those_of_the_first_run(vlm: VideoLLM, video: np.ndarray) -> None:
-    early = vlm.encode(video, num_frames=11, signals=("received_attention", "keys"))
-    late = vlm.encode(video, num_frames=11)
-    for name in ("received_attention", "keys"):
+    names = ("received_attention", "keys", "pixel_change")
+    early = vlm.encode(video, num_frames=11, frames_per_batch=64, signals=names)
+    late = vlm.encode(video, num_frames=11, frames_per_batch=4)
+    for name in names:
         difference = late.tokens.signals[name] - early.tokens.signals[name]
         assert difference.abs().max() < 1e-5
 
