@@ -246,6 +246,8 @@ ROWS = (
     _row("in_llm", "prunevid", "in_llm.prunevid:PruneVidInner", source="arXiv 2412.16117",
          needs=("projections",),
          summary="what the question looks at most, in every frame its share"),
+    _row("in_llm", "aim", "in_llm.aim:AIMInner", source="arXiv 2412.03248", needs=("projections",),
+         summary="a PageRank over attention, fewer tokens at every layer"),
     _row("kv", "streamingllm", "kv.streamingllm:StreamingLLM", source="arXiv 2309.17453", causal=True,
          summary="the first tokens and a window of the newest"),
     _row("kv", "knorm", "kv.knorm:KNorm", source="arXiv 2406.11430", causal=True,

@@ -46,4 +46,6 @@ ROWS = (
     Row("feather", {"layers": (2, 3), "stride": None}),
     Row("prunevid"),
     Row("prunevid", {"layer": 2, "as_released": False}),
+    Row("aim"),
+    Row("aim", {"layers": (1, 3)}),
 )
