@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 
 from streamprune.encoder.base import EncoderMethod
-from streamprune.errors import InvalidValueError, SignalError, UnsupportedModelError
+from streamprune.errors import SignalError, UnsupportedModelError
 from streamprune.models.positions import PositionRule
 from streamprune.models.preprocessing import Clip, FrameTransform, Image
 from streamprune.models.signals import Late, Signals
@@ -307,15 +307,3 @@ class VideoFamily(ABC):
         Of a family that writes something beside every frame of tokens, what it writes at least beside
         ``frames`` of them.
         """
-
-
-def place_of_video(ids: Sequence[int], tokenizer: Any, video_id: int, image_id: int | None = None) -> int:
-    """Index of the only video placeholder in ``ids``; InvalidValueError when the question brought more."""
-    places = [i for i, value in enumerate(ids) if value == video_id]
-    foreign = image_id is not None and image_id in ids
-    if len(places) != 1 or foreign:
-        names = tokenizer.convert_ids_to_tokens([i for i in (video_id, image_id) if i is not None])
-        raise InvalidValueError(
-            f"question must not contain the placeholders {' or '.join(map(repr, names))}; take them out"
-        )
-    return places[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from streamprune.errors import InvalidTypeError, InvalidValueError, UnsupportedModelError
@@ -40,3 +41,15 @@ def video_prompt_text(tokenizer: Any, question: str) -> str:
             f"the chat template of {str(tokenizer.name_or_path)!r} cannot write a prompt: {error}"
         ) from error
     return text
+
+
+def place_of_video(ids: Sequence[int], tokenizer: Any, video_id: int, image_id: int | None = None) -> int:
+    """Index of the only video placeholder in ``ids``; InvalidValueError when the question brought more."""
+    places = [i for i, value in enumerate(ids) if value == video_id]
+    foreign = image_id is not None and image_id in ids
+    if len(places) != 1 or foreign:
+        names = tokenizer.convert_ids_to_tokens([i for i in (video_id, image_id) if i is not None])
+        raise InvalidValueError(
+            f"question must not contain the placeholders {' or '.join(map(repr, names))}; take them out"
+        )
+    return places[0]

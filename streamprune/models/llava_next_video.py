@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 
 from streamprune.encoder.base import EncoderMethod
-from streamprune.models.base import Checkpoint, EncodedFrames, Prompt, VideoFamily, place_of_video
-from streamprune.models.chat_template import video_prompt_ids
+from streamprune.models.base import Checkpoint, EncodedFrames, Prompt, VideoFamily
+from streamprune.models.chat_template import place_of_video, video_prompt_ids
 from streamprune.models.pixel_signals import PIXEL_SIGNALS, Patches
 from streamprune.models.positions import PositionRule
 from streamprune.models.preprocessing import FrameTransform

@@ -11,8 +11,8 @@ import torch
 
 from streamprune.encoder.base import EncoderMethod, TowerShape
 from streamprune.errors import SignalError
-from streamprune.models.base import Checkpoint, EncodedFrames, Prompt, VideoFamily, place_of_video
-from streamprune.models.chat_template import video_prompt_ids
+from streamprune.models.base import Checkpoint, EncodedFrames, Prompt, VideoFamily
+from streamprune.models.chat_template import place_of_video, video_prompt_ids
 from streamprune.models.pixel_signals import PIXEL_SIGNALS, Patches
 from streamprune.models.positions import PositionRule, positions_1d
 from streamprune.models.siglip_head import PoolingHead
