@@ -1,0 +1,93 @@
+"""The kv stage on families with positions along three axes and normalised queries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from streamprune.cache.kept import KeptCache
+from streamprune.errors import UnsupportedModelError
+from streamprune.kv.h2o import H2O
+from streamprune.kv.streamingllm import StreamingLLM
+from streamprune.kv.view import LayerView
+from streamprune.pipelines.answer_cache import prompt_labels
+from streamprune.pipelines.offline import VideoLLM, load
+from streamprune.recipe import Choice, Recipe
+from streamprune.tokens import Reduction
+from tests.models.small_qwen import FAMILIES, save_small_qwen
+
+QUESTION = "what colour is the circle ?"
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def vlm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> VideoLLM:
+    folder = save_small_qwen(tmp_path_factory.mktemp(request.param), request.param)
+    return load(folder, attn_implementation="eager")
+
+
+@pytest.fixture(scope="module")
+def video() -> Any:
+    return np.random.default_rng(5).integers(0, 256, (6, 36, 60, 3), dtype=np.uint8)
+
+
+def _recipe(method: str, **options: Any) -> Recipe:
+    return Recipe(stages={"kv": Choice(method, options)})
+
+
+@pytest.mark.parametrize("method", ["h2o", "snapkv", "infinipot_v"])
+def test_answers(vlm: VideoLLM, video: Any, method: str) -> None:
+    stock = vlm.ask(video, QUESTION, max_new_tokens=5)
+    whole = vlm.ask(video, QUESTION, recipe=_recipe(method, keep_ratio=1.0), max_new_tokens=5)
+    roomy = vlm.ask(video, QUESTION, recipe=_recipe(method, keep_tokens=1000), max_new_tokens=5)
+    assert whole.text == roomy.text == stock.text
+    assert len(stock.text.split()) >= 3
+    half = vlm.ask(video, QUESTION, recipe=_recipe(method, keep_ratio=0.6), max_new_tokens=5)
+    assert 0.5 < half.stats.kv_bytes / stock.stats.kv_bytes < 0.8
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Remembering(H2O):
+    """Remembers what each layer's queries attended to."""
+
+    rows: list[torch.Tensor]
+
+    def observe(self, view: LayerView) -> Mapping[str, torch.Tensor]:
+        self.rows.append(view.attention(view.new).flatten(1, 2))
+        return super().observe(view)
+
+
+def test_queries_give_the_attention_of_the_model(vlm: VideoLLM, video: Any) -> None:
+    model, expected = vlm.family.model, []
+    tokens = vlm.encode(video, signals=()).tokens
+    prompt = vlm.family.prompt(QUESTION, Reduction.identity(tokens), pts_seconds=tokens.pts_seconds)
+    policy = _Remembering(keep_tokens=10, rows=[])
+    cache = KeptCache.of(model, policy, labels=prompt_labels(prompt, Reduction.identity(tokens)))
+
+    def remember(module: Any, args: Any, out: Any) -> None:
+        expected.append(out[1])
+
+    hooks = [layer.self_attn.register_forward_hook(remember) for layer in model.get_decoder().layers]
+    with torch.no_grad(), cache.watch(model):
+        model(**prompt.model_inputs(), past_key_values=cache)
+    for hook in hooks:
+        hook.remove()
+    assert len(policy.rows) == len(expected) == len(cache.layers)
+    for ours, rows in zip(policy.rows, expected, strict=True):
+        assert (ours - rows).abs().max() < 1e-5
+        assert rows.amax(-1)[..., 10:].mean() > 2 / len(prompt), (
+            "attention that looks at nothing proves nothing"
+        )
+
+
+def test_positions_along_three_axes_are_not_counted_anew(vlm: VideoLLM) -> None:
+    cache = KeptCache.of(vlm.family.model, StreamingLLM(keep_tokens=9), positions="compact")
+    with (
+        pytest.raises(UnsupportedModelError, match="needs one axis of positions"),
+        cache.watch(vlm.family.model),
+    ):
+        pytest.fail("let in")
