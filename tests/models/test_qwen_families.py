@@ -15,6 +15,7 @@ from streamprune.errors import InvalidValueError, SignalError, UnsupportedModelE
 from streamprune.models.base import EncodedFrames, VideoFamily
 from streamprune.models.loading import load_model
 from streamprune.models.preprocessing import Clip
+from streamprune.models.question_signals import with_question
 from streamprune.reduce import run_reducer
 from streamprune.registry import build_method
 from streamprune.tokens import Reduction, VisualTokens
@@ -225,6 +226,21 @@ def test_merged_tokens_and_their_deepstack_rows_are_merged_alike(
         torch.testing.assert_close(layer, expected, rtol=0, atol=1e-5)
 
 
+def test_frame_attention_of_a_question_is_the_last_row_of_the_deep_layers(
+    folder: Path, family: VideoFamily, pixels: torch.Tensor
+) -> None:
+    tokens = encode(family, pixels)
+    found = with_question(family, QUESTION, tokens, ("query_frame_attention",))
+    inputs = prompt_of(family, Reduction.identity(tokens))
+    eager = load_model(folder, attn_implementation="eager").model
+    with torch.no_grad():
+        maps = eager(**inputs.model_inputs(), output_attentions=True).attentions
+    rows = torch.stack([maps[layer][0, :, -1, inputs.kept_columns] for layer in (2, 3)])
+    shares = (rows / rows.sum(-1, keepdim=True)).mean((0, 1)).reshape(SLICES, -1).sum(1)
+    torch.testing.assert_close(found.tokens.signals["query_frame_attention"], shares, rtol=0, atol=1e-5)
+    assert shares.std() > 1e-3
+
+
 def test_the_first_picture_says_how_large_all_are_shown(family: VideoFamily) -> None:
     rng = np.random.default_rng(9)
     images = [rng.integers(0, 256, size, dtype=np.uint8) for size in ((30, 50, 3), (50, 30, 3), (64, 64, 3))]
@@ -238,9 +254,7 @@ def test_the_first_picture_says_how_large_all_are_shown(family: VideoFamily) -> 
 def test_what_is_not_supported_is_said(family: VideoFamily, pixels: torch.Tensor) -> None:
     with pytest.raises(UnsupportedModelError, match="cannot run a method inside their vision tower"):
         family.encode(pixels, encoder=build_method("encoder", "tome", {}))
-    with pytest.raises(
-        SignalError, match=rf"{family.model_type} models cannot give the signal 'colour'"
-    ):
+    with pytest.raises(SignalError, match=rf"{family.model_type} models cannot give the signal 'colour'"):
         family.encode(pixels, ("colour",))
     with pytest.raises(InvalidValueError, match=r"placeholders '<\|video_pad\|>' or '<\|image_pad\|>'"):
         family.prompt("what is <|image_pad|> ?", Reduction.identity(encode(family, pixels)))
