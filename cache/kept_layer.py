@@ -93,7 +93,7 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
 
     def _in_place(self, keys: torch.Tensor, looked: Looked | None) -> torch.Tensor:
         """``keys`` at the positions 0, 1, 2, ... if they are to be moved; each is turned once, as stored."""
-        if looked is None or looked.frequencies is None or not self._moved:
+        if looked is None or looked.frequencies is None or not self._owner.compact or not self._moved:
             return keys
         places = torch.arange(keys.shape[-2], device=keys.device)
         return turned_further(keys, places - self.entries["stored_at"], looked.frequencies)
@@ -144,6 +144,8 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
             segments=self.entries.get("segments"),
             cells=self.entries.get("cells"),
             grid=None if self._owner.labels is None else self._owner.labels.grid,
+            frequencies=None if looked is None else looked.frequencies,
+            turn=None if looked is None else looked.turn,
             state={name: value for name, value in self.entries.items() if name not in _OWN},
         )
 

@@ -25,44 +25,52 @@ class Looked:
         scaling: factor of the inner products.
         queries: (rows, heads, some, dim) rotated queries of the last tokens, None when not asked for.
         visible: (rows, tokens) bool, False = padding; None = no padding.
-        frequencies: (dim / 2,) of the rotation, when the layer moves its entries.
+        frequencies: (dim / 2,) of the rotation, when the layer or its policy has to rotate.
+        turn: (rows or 1, dim) cosines and sines of the newest token's position, likewise.
     """
 
     scaling: float
     queries: torch.Tensor | None
     visible: torch.Tensor | None
     frequencies: torch.Tensor | None = None
+    turn: tuple[torch.Tensor, torch.Tensor] | None = None
 
 
 @contextmanager
 def watch(model: Any, cache: KeptCache) -> Iterator[None]:
     """Tell ``cache`` about every call of ``model`` that is given it; other calls pass unchanged."""
 
-    rotary = _movable(model.get_decoder()) if cache.compact else None
+    decoder, policy = model.get_decoder(), cache.policy
+    rotary = _movable(decoder) if cache.compact else None
+    if policy.unrotated:
+        _check_whole_heads(decoder, type(policy).__name__)
 
     def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if kwargs.get("past_key_values") is not cache:
             return None
         layer = cache.layers[module.layer_idx]
         states = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-        if cache.policy.keeps_all or not hasattr(layer, "looked"):
+        if policy.keeps_all or not hasattr(layer, "looked"):
             return None
         mask = kwargs.get("attention_mask")
         visible = _visible(mask, states.shape[1])
-        tables, frequencies = kwargs["position_embeddings"], None
+        tables, turn = kwargs["position_embeddings"], None
+        frequencies = decoder.rotary_emb.inv_freq.to(states.device) if rotary or policy.unrotated else None
         if rotary is not None:
             if visible is not None:
                 raise InvalidValueError('positions="compact" takes no padded batches; one sequence at a time')
             places = torch.arange(layer.held, layer.held + states.shape[1], device=states.device)
-            tables, frequencies = rotary(states, places[None]), rotary.inv_freq.to(states.device)
-        rows = min(cache.policy.query_rows(states.shape[1]), states.shape[1])
-        queries = _queries(module, states, tables, rows) if rows else None
-        layer.looked = Looked(float(module.scaling), queries, visible, frequencies)
+            tables = rotary(states, places[None])
+        if policy.unrotated:
+            turn = tables[0][:, -1], tables[1][:, -1]
+        rows = min(policy.query_rows(states.shape[1]), states.shape[1])
+        queries = _queries(module, states, None if policy.unrotated else tables, rows) if rows else None
+        layer.looked = Looked(float(module.scaling), queries, visible, frequencies, turn)
         mask = _fitting_mask(module, layer, mask, visible, states)
         return args, {**kwargs, "attention_mask": mask, "position_embeddings": tables}
 
     with ExitStack() as hooks:
-        for layer in model.get_decoder().layers:
+        for layer in decoder.layers:
             attention = getattr(layer, "self_attn", None)
             if attention is not None:
                 hooks.callback(attention.register_forward_pre_hook(before, with_kwargs=True).remove)
@@ -73,18 +81,21 @@ def _movable(decoder: Any) -> Any:
     """The rotary module of ``decoder``; UnsupportedModelError unless its rule can move rotated keys."""
     rotary = decoder.rotary_emb
     kind = getattr(rotary, "rope_type", "default")
-    width = 2 * len(rotary.inv_freq)
     if hasattr(rotary, "mrope_section") or "dynamic" in kind or kind == "longrope":
         raise UnsupportedModelError(
             'positions="compact" needs one axis of positions and frequencies that stay; '
             f'{type(rotary).__name__} of type {kind!r} has others: use positions="keep"'
         )
-    if width != decoder.layers[0].self_attn.head_dim:
-        raise UnsupportedModelError(
-            f'positions="compact" needs rotations of whole heads, not of {width} channels: '
-            'use positions="keep"'
-        )
+    _check_whole_heads(decoder, 'positions="compact"')
     return rotary
+
+
+def _check_whole_heads(decoder: Any, what: str) -> None:
+    width, heads = 2 * len(decoder.rotary_emb.inv_freq), decoder.layers[0].self_attn.head_dim
+    if width != heads:
+        raise UnsupportedModelError(
+            f"{what} needs rotations of whole heads of {heads} channels; this model turns {width} of them"
+        )
 
 
 def _visible(mask: torch.Tensor | None, new: int) -> torch.Tensor | None:
@@ -142,13 +153,14 @@ def _beside(old: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
 
 
 def _queries(
-    attention: Any, states: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor], count: int
+    attention: Any, states: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor] | None, count: int
 ) -> torch.Tensor:
     """(rows, heads, count, dim) float32: queries of the last ``count`` tokens as they enter the attention.
 
     Args:
         states: (rows, tokens, width) what goes into the attention.
-        tables: cosines and sines of the tokens' positions, (rows or 1, tokens, dim).
+        tables: cosines and sines of the tokens' positions, (rows or 1, tokens, dim or fewer); None = the
+            queries before rotation.
     """
     project = getattr(attention, "q_proj", None)
     if project is None:
@@ -159,6 +171,9 @@ def _queries(
     queries = project(states[:, -count:]).unflatten(-1, (-1, attention.head_dim))
     norm = getattr(attention, "q_norm", None)
     queries = (queries if norm is None else norm(queries)).float()
-    cos, sin = (table[:, -count:, None].float() for table in tables)
-    turned: torch.Tensor = rotate(queries, cos, sin)
-    return turned.transpose(1, 2)
+    if tables is not None:
+        cos, sin = (table[:, -count:, None].float() for table in tables)
+        width = cos.shape[-1]
+        queries = torch.cat([rotate(queries[..., :width], cos, sin), queries[..., width:]], -1)
+    rows: torch.Tensor = queries.transpose(1, 2)
+    return rows

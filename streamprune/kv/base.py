@@ -41,6 +41,7 @@ class Policy(ABC):
     Class attributes:
         needs: what it reads beside keys and values: "queries", "segments".
         causal: usable on a live stream.
+        unrotated: its queries are shown as they are before rotation.
     """
 
     keep_ratio: float | None = None
@@ -53,6 +54,7 @@ class Policy(ABC):
 
     needs: ClassVar[tuple[str, ...]] = ()
     causal: ClassVar[bool] = True
+    unrotated: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_count("protect_first", self.protect_first, least=0)

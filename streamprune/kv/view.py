@@ -70,12 +70,16 @@ class LayerView:
         prompt: what ``seen`` was after the last call that brought more than one token.
         layer, depth: number of the layer, from 0, among the ``depth`` layers that are reduced.
         scaling: factor of the inner products of queries and keys.
-        queries: (b, H, rows, dim) rotated queries of the last tokens; None unless the policy asked for rows.
+        queries: (b, H, rows, dim) queries of the last tokens, rotated unless the policy wants them as they
+            were before; None unless it asked for rows.
         segments: (b, h, n) int, frame of a visual token, PROMPT_TEXT or NOT_LABELLED; None = nothing
             labelled.
         cells: (b, h, n) int, place of a visual token in its frame; None = not known.
         grid: rows and columns of a frame; None = not known.
         state: (b, h, n) tensors that the policy's ``observe`` returned, zero for new entries.
+        frequencies: (dim / 2,) angle of each pair of channels per position; None unless queries are
+            unrotated.
+        turn: (b or 1, dim) cosines and sines of the newest token's position, likewise.
     """
 
     keys: torch.Tensor = field(repr=False)
@@ -92,6 +96,8 @@ class LayerView:
     cells: torch.Tensor | None = field(default=None, repr=False)
     grid: tuple[int, int] | None = None
     state: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
+    frequencies: torch.Tensor | None = field(default=None, repr=False)
+    turn: tuple[torch.Tensor, torch.Tensor] | None = field(default=None, repr=False)
 
     @property
     def held(self) -> int:
@@ -150,6 +156,16 @@ class LayerView:
         queries = self.queries if rows is None else self.queries[..., -rows:, :]
         rows_of_heads = queries.shape[0], self.keys.shape[1], -1, *queries.shape[2:]
         return queries.float().reshape(rows_of_heads)
+
+    def mean_turn(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(b or 1, dim) cosines and sines averaged over the ``count`` positions after the newest token's."""
+        if self.frequencies is None or self.turn is None:
+            raise InvalidValueError("rotations are only known to policies that see unrotated queries")
+        steps = torch.arange(1, count + 1, device=self.frequencies.device)[:, None] * self.frequencies.float()
+        steps = torch.cat([steps, steps], -1)
+        cos, sin = (table.float() for table in self.turn)
+        ahead_cos, ahead_sin = steps.cos().mean(0), steps.sin().mean(0)
+        return cos * ahead_cos - sin * ahead_sin, sin * ahead_cos + cos * ahead_sin
 
     def _blocks(self, queries: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
         """(entry of the first query, some queries), in order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from streamprune.cache.kept import KeptCache, KeptLayer
 from streamprune.kv.a2sf import A2SF
 from streamprune.kv.base import Policy
+from streamprune.kv.expected_attention import ExpectedAttention
 from streamprune.kv.h2o import H2O
 from streamprune.kv.infinipot_v import InfiniPotV
 from streamprune.kv.keydiff import KeyDiff
@@ -23,7 +25,8 @@ from streamprune.kv.snapkv import SnapKV
 from streamprune.kv.streamingllm import StreamingLLM
 from streamprune.kv.tova import TOVA
 from streamprune.kv.vatp import VATP
-from streamprune.kv.view import TokenLabels
+from streamprune.kv.view import LayerView, TokenLabels
+from streamprune.ops.rotary import rotate, turned_further
 from tests.cache.small_text_model import full_cache, left_padded, make_model, prompt, seeing_only
 
 POLICIES: list[tuple[type[Policy], dict[str, Any]]] = [
@@ -38,6 +41,7 @@ POLICIES: list[tuple[type[Policy], dict[str, Any]]] = [
     (A2SF, {"forgetting": 0.9}),
     (VATP, {"sinks": 2}),
     (InfiniPotV, {"adaptive_pooling": True}),
+    (ExpectedAttention, {"future": 16, "sinks": 2}),
 ]
 # policies whose choice in a padded row is that of the row alone
 PADDING = [(cls, options) for cls, options in POLICIES if cls not in (LagKV, InfiniPotV)]
@@ -419,6 +423,39 @@ def test_queries_give_the_attention_of_the_model() -> None:
     assert len(seen) == 2
     for ours, expected in zip(seen, rows, strict=True):
         assert (ours - expected).abs().max() < 1e-6
+
+
+def test_unrotated_queries_come_with_what_rotates_them() -> None:
+    model, ids = make_model("eager"), prompt(20)
+    rows: list[torch.Tensor] = []
+    hooks = [
+        layer.self_attn.register_forward_hook(lambda module, args, out: rows.append(out[1]))
+        for layer in model.model.layers
+    ]
+    seen: list[torch.Tensor] = []
+
+    class Spy(ExpectedAttention):
+        def observe(self, view: LayerView) -> Any:
+            assert view.frequencies is not None
+            assert view.queries is not None
+            assert view.turn is not None
+            turned = turned_further(view.queries.float(), torch.arange(20), view.frequencies)
+            seen.append(dataclasses.replace(view, queries=turned).attention(20).flatten(1, 2))
+            newest = rotate(view.queries[:, :, -1].float(), view.turn[0].float(), view.turn[1].float())
+            assert torch.allclose(newest, turned[:, :, -1], atol=1e-5)
+            return super().observe(view)
+
+    cache = KeptCache.of(model, Spy(keep_tokens=15))
+    with cache.watch(model):
+        _run(model, ids, cache)
+    for hook in hooks:
+        hook.remove()
+    assert len(seen) == 2
+    for ours, expected in zip(seen, rows, strict=True):
+        assert (ours - expected).abs().max() < 1e-5
+    model.model.rotary_emb.inv_freq = torch.ones(4)
+    with pytest.raises(ValueError, match="Spy needs rotations of whole heads of 16"), cache.watch(model):
+        pytest.fail("let in")
 
 
 def test_layers_that_do_not_look_at_everything_stay_stock() -> None:

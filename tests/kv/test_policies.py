@@ -11,6 +11,7 @@ from torch.nn.functional import one_hot
 
 from streamprune.kv.a2sf import A2SF
 from streamprune.kv.base import Policy
+from streamprune.kv.expected_attention import ExpectedAttention
 from streamprune.kv.h2o import H2O
 from streamprune.kv.infinipot_v import InfiniPotV
 from streamprune.kv.keydiff import KeyDiff
@@ -303,6 +304,56 @@ def test_labels() -> None:
         InfiniPotV(keep_tokens=4).keep(dataclasses.replace(view, segments=view.tokens), 4)
 
 
+def _turned(view: LayerView, position: int, seed: int = 5) -> LayerView:
+    """``view`` with rotations, its newest token at ``position``."""
+    frequencies = 50.0 ** (-torch.arange(4) / 4)
+    angles = (position * frequencies).repeat(2)
+    return dataclasses.replace(view, frequencies=frequencies, turn=(angles.cos()[None], angles.sin()[None]))
+
+
+def test_expected_attention_against_the_plain_arithmetic() -> None:
+    view = _turned(random_view(20), 19)
+    assert view.queries is not None
+    assert view.frequencies is not None
+    policy = ExpectedAttention(future=7, sinks=3)
+    turn = torch.zeros(8, 8, dtype=torch.float64)
+    for position in range(20, 27):
+        for pair in range(4):
+            angle = position * float(view.frequencies[pair])
+            block = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+            places = torch.tensor([pair, pair + 4])
+            turn[places[:, None], places] += block / 7
+    scores = policy.observe(view)["expected"]
+    for head in range(2):
+        total = torch.zeros(17, dtype=torch.float64)
+        for query_head in (2 * head, 2 * head + 1):
+            queries = view.queries[0, query_head, 3:].double()
+            mean = turn @ queries.mean(0)
+            spread = turn @ torch.cov(queries.T, correction=0) @ turn.T
+            keys = view.keys[0, head, 3:].double()
+            logits = keys @ mean / 8**0.5 + ((keys @ spread) * keys).sum(1) / 16
+            total += torch.softmax(logits, 0) / 2
+        expected = total * view.values[0, head, 3:].double().norm(dim=1)
+        assert (scores[0, head, 3:] - expected).abs().max() < 1e-5 * expected.max()
+        best = sorted(range(17), key=lambda i: -float(expected[i]))[:6]
+        kept = chosen(dataclasses.replace(policy, keep_tokens=9), view)[head]
+        assert kept == [0, 1, 2, *sorted(i + 3 for i in best)]
+
+
+def test_expected_attention_of_equal_keys_goes_by_their_values() -> None:
+    view = _turned(random_view(12), 11)
+    same = dataclasses.replace(view, keys=torch.ones_like(view.keys))
+    policy = ExpectedAttention(sinks=0)
+    ratio = policy.observe(same)["expected"] / view.values.norm(dim=-1)
+    assert torch.allclose(ratio, torch.full_like(ratio, 1 / 12))
+    flat = dataclasses.replace(policy, value_norm=False).observe(same)["expected"]
+    assert torch.allclose(flat, torch.full_like(flat, 1 / 12))
+    short = _turned(random_view(3), 2)
+    assert torch.isfinite(ExpectedAttention().observe(short)["expected"]).all()
+    with pytest.raises(ValueError, match="rotations are only known to policies that see unrotated queries"):
+        policy.observe(random_view(12))
+
+
 def test_attention_in_blocks_sums_to_one_for_every_query() -> None:
     view = random_view(300, dim=4)
     received = view.received()
@@ -328,7 +379,7 @@ ALL: list[Policy] = [build_method("kv", row.name, {}) for row in list_methods("k
 
 @pytest.mark.parametrize("policy", ALL, ids=lambda policy: type(policy).__name__)
 def test_every_policy(policy: Policy) -> None:
-    view = _clip(7, 2, 4, text=4)
+    view = _turned(_clip(7, 2, 4, text=4), 59)
     kept = chosen(dataclasses.replace(policy, keep_ratio=0.5, protect_first=3, protect_last=2), view)
     for head in kept:
         assert head == sorted(set(head))
@@ -377,6 +428,10 @@ def _maybe_float(x: torch.Tensor | None) -> torch.Tensor | None:
         (SnapKV, {"pooling": "min"}, "unknown pooling 'min'"),
         (PyramidKV, {"beta": 0.5}, r"beta must be in \[1, "),
         (H2O, {"recent_share": 1.5}, r"recent_share must be in \[0, 1\]"),
+        (ExpectedAttention, {"future": 0}, "future must be at least 1"),
+        (ExpectedAttention, {"sinks": -1}, "sinks must be at least 0"),
+        (ExpectedAttention, {"covariance": 0}, "covariance must be True or False"),
+        (ExpectedAttention, {"value_norm": "l2"}, "value_norm must be True or False"),
         (A2SF, {"forgetting": -0.1}, r"forgetting must be in \[0, 1\]"),
         (InfiniPotV, {"redundancy_share": 2.0}, "redundancy_share must be in"),
         (InfiniPotV, {"recent_share": -1.0}, "recent_share must be in"),
