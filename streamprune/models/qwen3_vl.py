@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 
+from streamprune.models.preprocessing import FrameTransform
 from streamprune.models.qwen_vl import QwenVL
 from streamprune.tokens import VideoGrid
 
@@ -25,6 +26,10 @@ class Qwen3VL(QwenVL):
     model_type: ClassVar[str] = "qwen3_vl"
     pixel_defaults: ClassVar[tuple[int, int, int]] = (128, 768, 768)
     pixels_of_whole_clip: ClassVar[bool] = True
+
+    def read_transform(self, settings: Mapping[str, Any]) -> FrameTransform:
+        """Where the settings are silent, colours run from -1 to 1."""
+        return super().read_transform({"image_mean": [0.5] * 3, "image_std": [0.5] * 3, **settings})
 
     def video_ids(self, grid: VideoGrid, pts_seconds: Sequence[float] | None) -> list[int]:
         """Time, start, tokens and end of every slice."""

@@ -251,6 +251,11 @@ def test_the_first_picture_says_how_large_all_are_shown(family: VideoFamily) -> 
     assert torch.equal(together, apart)
 
 
+def test_colours_that_the_settings_do_not_name_are_those_of_the_stock_processor(family: VideoFamily) -> None:
+    expected = (0.5, 0.5, 0.5) if family.model_type == "qwen3_vl" else (0.48145466, 0.4578275, 0.40821073)
+    assert family.transform.mean == expected
+
+
 def test_what_is_not_supported_is_said(family: VideoFamily, pixels: torch.Tensor) -> None:
     with pytest.raises(UnsupportedModelError, match="cannot run a method inside their vision tower"):
         family.encode(pixels, encoder=build_method("encoder", "tome", {}))
