@@ -48,4 +48,6 @@ ROWS = (
     Row("prunevid", {"layer": 2, "as_released": False}),
     Row("aim"),
     Row("aim", {"layers": (1, 3)}),
+    Row("vscan"),
+    Row("vscan", {"layer": 3, "rotated": False}),
 )
