@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from streamprune import readers
     from streamprune.budget import Budget
     from streamprune.errors import StreampruneError
+    from streamprune.pipelines.accelerate import accelerate
     from streamprune.pipelines.offline import Answer, Stats, VideoLLM, load
     from streamprune.recipe import Recipe
     from streamprune.reduce import reduce_batch, reduce_tokens
@@ -31,6 +32,7 @@ _HOME = {
     "VideoGrid": "streamprune.tokens",
     "VideoLLM": "streamprune.pipelines.offline",
     "VisualTokens": "streamprune.tokens",
+    "accelerate": "streamprune.pipelines.accelerate",
     "list_methods": "streamprune.registry",
     "load": "streamprune.pipelines.offline",
     "readers": "",
@@ -51,6 +53,7 @@ __all__ = [
     "VideoGrid",
     "VideoLLM",
     "VisualTokens",
+    "accelerate",
     "list_methods",
     "load",
     "readers",

@@ -67,11 +67,18 @@ def attach(model: Any, method: InLLMMethod, locate: Locate) -> Iterator[LayerTok
         UnsupportedModelError: the language model has layers above a cut that cannot hold fewer tokens.
         InvalidValueError: a cut beyond the model's depth; the model is in such a block already.
     """
+    with alone(model.get_decoder()), attach_alone(model, method, locate) as counted:
+        yield counted
+
+
+@contextmanager
+def attach_alone(model: Any, method: InLLMMethod, locate: Locate) -> Iterator[LayerTokens]:
+    """:func:`attach` for whoever holds :func:`alone` already."""
     decoder = model.get_decoder()
     cuts = method.checked_cuts(len(decoder.layers))
     check_decoder(decoder, cuts, type(model).__name__)
     counted = LayerTokens(len(decoder.layers))
-    with _alone(decoder), ExitStack() as hooks:
+    with ExitStack() as hooks:
         if cuts:
             for handle in _Attachment(method, decoder, cuts, locate, counted).install(model):
                 hooks.callback(handle.remove)
@@ -134,7 +141,8 @@ def check_decoder(decoder: Any, cuts: Sequence[int], name: str) -> None:
 
 
 @contextmanager
-def _alone(decoder: Any) -> Iterator[None]:
+def alone(decoder: Any) -> Iterator[None]:
+    """Refuse, with InvalidValueError, that a second block drops tokens of the same language model."""
     with _attached_lock:
         if decoder in _attached:
             raise InvalidValueError(
