@@ -146,7 +146,7 @@ class PruneVid(PreLLMMethod):
         """The centres of one group in the order the release emits them, and its clusters as plain means."""
         place, sets = group.place, frames[group.start : group.stop]
         per_frame, length = frames.shape[1], len(sets)
-        if count == len(place):
+        if count == len(place) <= self.smallest_group:
             centres = torch.arange(count, device=place.device).expand(group.sets, -1)
             joined = centres
         elif group.static:

@@ -161,9 +161,11 @@ def flashvid(case: Case) -> None:
     means = features.flatten(1, 2).mean(1)
     segments = method.segments(means)
     if not case.exact and cuts_tie(adjacent_cosine(means), segments):
-        assert len(segments) == len(case.arrays["out_segment_sizes"]), case.id
+        assert len(segments) == np.count_nonzero(case.arrays["out_segment_sizes"]), case.id
         return
-    case.same("segment_sizes", [stop - start for start, stop in segments])
+    # of too few transitions the release cuts some twice, which adds segments of no frame
+    sizes = case.arrays["out_segment_sizes"]
+    np.testing.assert_array_equal([stop - start for start, stop in segments], sizes[sizes > 0], case.id)
     if case.exact:
         case.same("kept", reduction.index)
         case.close("values", reduction.features)
