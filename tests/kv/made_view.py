@@ -19,23 +19,24 @@ def view_of(
     depth: int = 1,
 ) -> LayerView:
     """One row and one head from (entries, dim), or (rows, heads, entries, dim) as they are."""
-    keys, values, queries = (
-        x if x is None or x.ndim == 4 else x[None, None] for x in (keys, values, queries)
-    )
-    assert keys is not None
+    keys = _whole(keys)
     held = keys.shape[2]
     return LayerView(
         keys=keys,
-        values=keys if values is None else values,
+        values=keys if values is None else _whole(values),
         tokens=torch.arange(held).expand(keys.shape[:3]),
         new=held,
         seen=held,
         prompt=held,
         layer=layer,
         depth=depth,
-        queries=queries,
+        queries=None if queries is None else _whole(queries),
         scaling=1.0,
     )
+
+
+def _whole(rows: torch.Tensor) -> torch.Tensor:
+    return rows if rows.ndim == 4 else rows[None, None]
 
 
 def random_view(

@@ -12,7 +12,7 @@ import torch
 import streamprune as sp
 from streamprune import errors
 from streamprune.cache.kept import KeptCache
-from streamprune.pipelines import offline
+from streamprune.pipelines.answer_cache import answer_cache
 from streamprune.pipelines.offline import VideoLLM
 from streamprune.pipelines.request import read_recipe
 from streamprune.recipe import Choice, Recipe
@@ -34,13 +34,12 @@ def reduced_to(method: str, **options: Any) -> Recipe:
 def caches(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The caches of the answers, in order."""
     found: list[Any] = []
-    make = offline.answer_cache
 
     def remember(*args: Any) -> Any:
-        found.append(make(*args))
+        found.append(answer_cache(*args))
         return found[-1]
 
-    monkeypatch.setattr(offline, "answer_cache", remember)
+    monkeypatch.setattr("streamprune.pipelines.offline.answer_cache", remember)
     return found
 
 
