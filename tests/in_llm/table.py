@@ -50,4 +50,6 @@ ROWS = (
     Row("aim", {"layers": (1, 3)}),
     Row("vscan"),
     Row("vscan", {"layer": 3, "rotated": False}),
+    Row("todre", {"threshold": 1.0}),
+    Row("todre", {"threshold": 1.0, "layer": 2}),
 )
