@@ -48,8 +48,19 @@ def write_record(path: str | Path, record: Mapping[str, Any]) -> None:
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        unfinished.write_text(_json(record), encoding="utf-8")
         unfinished.replace(target)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
         raise StorageError(f"cannot write {str(target)!r}: {error.strerror or error}") from error
+
+
+def _json(record: Mapping[str, Any]) -> str:
+    """One line per entry, and per row of a list: short enough to read, and to see what changed."""
+    entries = []
+    for name, value in record.items():
+        text = json.dumps(value)
+        if isinstance(value, list):
+            text = "[\n" + ",\n".join(f"  {json.dumps(row)}" for row in value) + "\n ]"
+        entries.append(f" {json.dumps(name)}: {text}")
+    return "{\n" + ",\n".join(entries) + "\n}\n"

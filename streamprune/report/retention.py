@@ -80,27 +80,8 @@ def plot_retention(record: Mapping[str, Any], path: str | Path) -> None:
         ) from error
     figure = Figure(figsize=(9, 6), layout="constrained")
     axes = figure.subplots()
-    for recipe in dict.fromkeys(row["recipe"] for row in record["rows"]):
-        rows = sorted(
-            (row for row in record["rows"] if row["recipe"] == recipe),
-            key=lambda row: float(row["tokens_kept"]),
-        )
-        kept = [row["tokens_kept"] for row in rows]
-        right = [100 * row["accuracy"] for row in rows]
-        special = recipe == _OURS or recipe in _BASELINES
-        color = "tab:red" if recipe == _OURS else _BASELINES.get(recipe)
-        axes.plot(
-            kept,
-            right,
-            color=color,
-            linewidth=2 if special else 0.7,
-            alpha=1 if special else 0.6,
-            linestyle="--" if recipe in _BASELINES else "-",
-            marker="o" if special else ".",
-            markersize=4,
-            zorder=3 if special else 2,
-            label=recipe,
-        )
+    for number, recipe in enumerate(dict.fromkeys(row["recipe"] for row in record["rows"])):
+        _draw(axes, [row for row in record["rows"] if row["recipe"] == recipe], number)
     full = 100 * record["full"]["accuracy"]
     axes.axhline(full, color="black", linewidth=0.8, linestyle=":")
     axes.annotate(
@@ -110,7 +91,8 @@ def plot_retention(record: Mapping[str, Any], path: str | Path) -> None:
         ha="right",
         va="bottom",
     )
-    axes.set_xscale("log")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("visual tokens kept (log scale)")
     axes.set_ylabel("questions right, %")
     axes.set_title(f"Embedded world, {record['questions']} questions about {record['frames']}-frame clips")
@@ -120,6 +102,32 @@ def plot_retention(record: Mapping[str, Any], path: str | Path) -> None:
         figure.savefig(path, dpi=120)
     except (OSError, ValueError) as error:
         raise StorageError(f"cannot write the plot {str(path)!r}: {error}") from error
+
+
+def _draw(axes: Any, rows: Rows, number: int) -> None:
+    """One recipe's line; those that are not to stand out differ by colour, dashes and marker."""
+    recipe = str(rows[0]["recipe"])
+    rows = sorted(rows, key=lambda row: float(row["tokens_kept"]))
+    special = recipe == _OURS or recipe in _BASELINES
+    style = (
+        {"color": "tab:red" if recipe == _OURS else _BASELINES[recipe], "linewidth": 2.2, "marker": "o"}
+        if special
+        else {
+            "color": f"C{number % 10}",
+            "linewidth": 0.8,
+            "alpha": 0.7,
+            "marker": "sv^<>DPX*"[number // 10 % 9],
+        }
+    )
+    axes.plot(
+        [row["tokens_kept"] for row in rows],
+        [100 * row["accuracy"] for row in rows],
+        linestyle="--" if recipe in _BASELINES else ("-", "-.", ":")[number // 10 % 3],
+        markersize=4,
+        zorder=3 if special else 2,
+        label=recipe,
+        **style,
+    )
 
 
 def _cell(row: Mapping[str, Any]) -> str:
