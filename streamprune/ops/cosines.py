@@ -64,16 +64,17 @@ class CosineRows:
         return distances.masked_fill_(left[:, None] == right, float("inf"))
 
     def carefully_between(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        """:meth:`between` for few rows, the cosines summed in float64 and rounded once to float32.
+        """:meth:`between` for few rows, taken in float64 and rounded once to float32.
 
-        This is what float32 arithmetic means without the rounding of its sums, which no two products of
-        different shapes share.
+        Free of the rounding of float32 sums, which no two products of different shapes share; rounded as
+        distances, which small ones survive and the noise of float64 sums, all that tells copies apart, does
+        not.
         """
         unit = _unit_float64(self.rows[left])
         parts = [
-            (unit @ _unit_float64(self.rows[part]).T).float() for part in torch.split(right, _EXACT_ROWS)
+            (1 - unit @ _unit_float64(self.rows[part]).T).float() for part in torch.split(right, _EXACT_ROWS)
         ]
-        return (1 - torch.cat(parts, 1)).masked_fill_(left[:, None] == right, float("inf"))
+        return torch.cat(parts, 1).masked_fill_(left[:, None] == right, float("inf"))
 
     def to_shifted(self, offset: int) -> torch.Tensor:
         """(rows - offset,) float32 distance of each row from the one ``offset`` later."""

@@ -4,8 +4,8 @@ The plain rule asks for one matrix-vector product per pick, and for every distan
 Here products are taken in blocks and only where a bound leaves doubt; the picks are those of the plain rule.
 
 Rounding: the sums in a float32 product err by up to some 1e-6 where rows are alike, differently for every
-shape of product. Distances closer than that (:func:`_doubt`) are therefore compared again with cosines summed
-in float64 and then rounded to float32; equal ones are a tie, which goes to the lower index. (Of more than
+shape of product. Distances closer than that (:func:`_doubt`) are therefore compared again, summed in
+float64 and then rounded to float32; equal ones are a tie, which goes to the lower index. (Of more than
 ``_FINALISTS`` the first are compared.)
 """
 

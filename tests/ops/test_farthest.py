@@ -11,11 +11,11 @@ from streamprune.ops.farthest import farthest_points
 
 
 def plain_picks(values: torch.Tensor, count: int) -> list[int]:
-    """The rule on the whole matrix, with cosines rounded once to float32."""
+    """The rule on the whole matrix, with distances rounded once to float32."""
     exact = values.double().numpy()
     length = np.linalg.norm(exact, axis=1, keepdims=True)
     unit = exact / np.where(length > 0, length, 1)
-    distances = np.float32(1) - (unit @ unit.T).astype(np.float32)
+    distances = (1 - unit @ unit.T).astype(np.float32)
     distances[distances < 2e-6] = 0
     np.fill_diagonal(distances, np.inf)
     isolation = distances.min(0)
@@ -103,3 +103,9 @@ def test_more_equal_distances_than_are_told_apart() -> None:
 
 def test_one_token() -> None:
     assert farthest_points(torch.randn(1, 5), 1).tolist() == [0]
+
+
+def test_distances_closer_than_a_float32_cosine_are_told_apart() -> None:
+    values = torch.tensor([[1000.0, 0, 0, 0], [0, 0, 1000, 0], [1000, 47, 0, 0], [0, 0, 1000, 47.0004]])
+    # rows 0 and 2 are 0.0011 apart, rows 1 and 3 by 2e-8 more, a third of the step of float32 there
+    assert farthest_points(values, 4).tolist() == [1, 0, 3, 2]
