@@ -248,6 +248,8 @@ ROWS = (
     _row("in_llm", "pyramiddrop", "in_llm.pyramiddrop:PyramidDrop", source="arXiv 2410.17247",
          needs=("attention",),
          summary="drops half of what is left at every quarter of the model"),
+    _row("in_llm", "star", "in_llm.star:STARInner", source="arXiv 2505.12359", needs=("states",),
+         summary="tokens whose states are like those of the question (stage 2)"),
     _row("in_llm", "todre", "in_llm.todre:ToDREInner", source="arXiv 2505.18757",
          needs=("attention",),
          summary="late, all or nothing: does text look at the video (stage 2)"),

@@ -52,4 +52,6 @@ ROWS = (
     Row("vscan", {"layer": 3, "rotated": False}),
     Row("todre", {"threshold": 1.0}),
     Row("todre", {"threshold": 1.0, "layer": 2}),
+    Row("star"),
+    Row("star", {"layer": 1}),
 )
