@@ -140,13 +140,14 @@ class LayerView:
         Args:
             decay: factor that a query's attention loses with every later query.
         """
-        total: torch.Tensor | None = None
-        for first, block in self._blocks(self.grouped_queries()):
+        queries = self.grouped_queries()
+        total = torch.zeros(*queries.shape[:3], self.held, device=queries.device)
+        for first, block in self._blocks(queries):
             rows = self._rows(block, first)
             later = torch.arange(rows.shape[-2] - 1, -1, -1, device=rows.device)
             mass = rows.sum(-2) if decay == 1 else (rows * (decay**later)[:, None]).sum(-2)
-            total = mass if total is None else total * decay ** rows.shape[-2] + mass
-        assert total is not None  # there is a query
+            total *= decay ** rows.shape[-2]
+            total[..., : rows.shape[-1]] += mass
         return total
 
     def grouped_queries(self, rows: int | None = None) -> torch.Tensor:
@@ -174,12 +175,11 @@ class LayerView:
             yield start + first, queries[..., first : first + _QUERY_ROWS, :]
 
     def _rows(self, queries: torch.Tensor, first: int) -> torch.Tensor:
-        """Attention of ``queries``, which belong to the entries from ``first`` on."""
+        """Attention of ``queries``, which belong to the entries from ``first`` on, to all before them."""
         scaling = self.keys.shape[-1] ** -0.5 if self.scaling is None else self.scaling
-        logits = queries @ self.keys.float()[:, :, None].transpose(-1, -2) * scaling
-        entries = torch.arange(self.held, device=logits.device)
-        own = entries[first : first + queries.shape[-2]]
-        unseen = (entries > own[:, None]) | self.hidden[:, :, None, None]
-        padding = self.hidden[:, :, own][:, :, None, :, None]
-        rows = torch.softmax(logits.masked_fill(unseen, -torch.inf), -1)
-        return rows.masked_fill(padding, 0.0)
+        seen = first + queries.shape[-2]
+        logits = queries * scaling @ self.keys[:, :, None, :seen].float().transpose(-1, -2)
+        entries, hidden = torch.arange(seen, device=logits.device), self.hidden[:, :, None, :seen]
+        unseen = (entries > entries[first:, None]) | hidden[..., None, :]
+        rows = torch.softmax(logits.masked_fill_(unseen, -torch.inf), -1)
+        return rows.masked_fill_(hidden[..., first:, None], 0.0)
