@@ -46,7 +46,7 @@ def test_rows_are_unique_in_pipeline_order_and_load() -> None:
         assert row.load().__name__ == str(row.target).rpartition(":")[2]
         assert row.summary
         assert row.source in ("baseline", "streamprune") or row.source.startswith(
-            ("arXiv ", "AAAI ", "CVPR ")
+            ("arXiv ", "AAAI ", "CVPR ", "EMNLP ")
         )
 
 

@@ -37,6 +37,10 @@ class LayerProjections(ABC):
     def keys(self, *, rotated: bool = True) -> torch.Tensor:
         """(key heads, all rows, dim) float32 keys, before or after the rotary embedding."""
 
+    def normed(self) -> torch.Tensor:
+        """(rows, width) the states as the layer's own norm gives them to its projections."""
+        raise NotImplementedError(f"{type(self).__name__} does not know the layer's states")
+
     def attention(self, rows: torch.Tensor) -> torch.Tensor:
         """(heads, rows, all rows) float32 attention of the given rows, as the layer computes it."""
         return attention_rows(self.queries(rows), self.keys(), self.scaling, rows)

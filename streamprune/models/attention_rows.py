@@ -43,6 +43,10 @@ class DecoderProjections(LayerProjections):
             normed: torch.Tensor = self._layer.input_layernorm(self._states.to(weight.device))
         return normed
 
+    def normed(self) -> torch.Tensor:
+        """See the base class."""
+        return self._normed.to(self._device)
+
     def queries(self, rows: torch.Tensor, *, rotated: bool = True) -> torch.Tensor:
         """See the base class."""
         rows = rows.to(self._normed.device)

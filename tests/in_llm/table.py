@@ -42,6 +42,8 @@ ROWS = (
     Row("pyramiddrop"),
     Row("pyramiddrop", {"layers": (1, 3)}),
     Row("holitom", merges=True),
+    Row("dart", floor=4),
+    Row("dart", {"layer": 1}, floor=4),
     Row("feather"),
     Row("feather", {"layers": (2, 3), "stride": None}),
     Row("prunevid"),

@@ -26,6 +26,11 @@ class MadeProjections(LayerProjections):
         self.angles = torch.cat([angles, angles], -1)
         self.scaling = dim**-0.5
 
+        self.states = torch.randn(rows, 16, generator=generator)
+
+    def normed(self) -> torch.Tensor:
+        return self.states
+
     def queries(self, rows: torch.Tensor, *, rotated: bool = True) -> torch.Tensor:
         plain = self.all_queries[:, rows]
         return rotate(plain, self.angles[rows].cos(), self.angles[rows].sin()) if rotated else plain

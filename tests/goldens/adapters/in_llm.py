@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from streamprune.in_llm.base import Decision, InLLMMethod, LayerProjections, PromptView
+from streamprune.in_llm.dart import DART, least_like
 from streamprune.in_llm.fastv import FastV, last_row_scores
 from streamprune.in_llm.feather import Feather
 from streamprune.in_llm.holitom import HoliTomInner
@@ -25,6 +26,7 @@ class RecordedRows(LayerProjections):
         keys: (key heads, rows, dim).
         attention: (heads, rows) of the last row.
         angles: (rows, dim) rotation of each row, for rotated queries and keys.
+        normed: (rows, width) the states behind the layer's norm.
     """
 
     def __init__(
@@ -33,12 +35,18 @@ class RecordedRows(LayerProjections):
         keys: torch.Tensor | None = None,
         attention: torch.Tensor | None = None,
         angles: torch.Tensor | None = None,
+        normed: torch.Tensor | None = None,
     ) -> None:
         self._queries = queries
         self._keys = keys
         self._attention = attention
         self._angles = angles
+        self._normed = normed
         self.scaling = 1.0 if keys is None else keys.shape[-1] ** -0.5
+
+    def normed(self) -> torch.Tensor:
+        assert self._normed is not None
+        return self._normed
 
     def queries(self, rows: torch.Tensor, *, rotated: bool = True) -> torch.Tensor:
         assert self._queries is not None
@@ -161,9 +169,29 @@ def _projected(case: Case, cut: int, states: torch.Tensor, rows: torch.Tensor) -
     return RecordedRows(queries, keys, angles=torch.cat([angles, angles], -1))
 
 
+def dart(case: Case) -> None:
+    """Pivots, and what they take in the recorded order; visual rows are counted from the first."""
+    hp = case.hp
+    layer = RecordedRows(keys=case.given("keys"), normed=case.given("hidden_normed"))
+    view = view_of(case, layer)
+    method = DART(
+        keep_ratio=hp["keep"], visual_pivots=hp["pivot_image"], text_pivots=hp["pivot_text"], layer=2
+    )
+    own, text = method.pivots(view)
+    case.same("image_pivots", own - hp["start"])
+    case.same("text_pivots", text)
+    pool = view.visual[torch.isin(view.visual, own, invert=True)]
+    each = method.each(hp["V"], len(own) + len(text))
+    order = case.arrays["out_pivot_visit_order"].tolist()
+    taken = least_like(layer.normed(), pool, order, each)
+    case.same("kept", torch.cat([own, taken]).sort().values - hp["start"])
+    assert len(method.decide(view).kept) == hp["n"] - hp["V"] + len(own) + len(taken)
+
+
 ADAPTERS: dict[str, Callable[[Case], None]] = {
     "fastv": fastv,
     "pyramiddrop": pyramiddrop,
     "holitom_inner": holitom,
     "feather": feather,
+    "dart": dart,
 }
