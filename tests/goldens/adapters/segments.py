@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from streamprune.budget import Budget
@@ -179,7 +180,7 @@ def _compare_but_for_ties(case: Case, reduction: Reduction, picked: int) -> None
     """Where a frame's merged tokens are one cluster (all its densities tie) only the mean is the same.
 
     Two clusters look at one neighbour, and two tokens that are each other's nearest tie: counts only, and so
-    where rounding alone changes what stays.
+    where densities are 0 and where rounding alone changes what stays.
     """
     limit = TOLERANCE * float(np.abs(case.arrays["out_values"]).max())
     kept, values = case.arrays["out_kept"], case.arrays["out_values"]
@@ -192,11 +193,17 @@ def _compare_but_for_ties(case: Case, reduction: Reduction, picked: int) -> None
         assert len(ours) == len(theirs), f"{case.id}: frame {frame}"
         if len(ours) - picked == 1:
             ours, theirs = (rows[np.argsort(rows @ np.ones(rows.shape[1]))] for rows in (ours, theirs))
-        elif len(ours) - picked == 2 or not case.settled:
+        elif len(ours) - picked == 2 or not case.settled or _densities_vanish(theirs):
             continue
         else:
             np.testing.assert_array_equal(reduction.index.numpy()[inside], kept[recorded], err_msg=case.id)
         np.testing.assert_allclose(ours, theirs, atol=limit, rtol=0, err_msg=f"{case.id}: frame {frame}")
+
+
+def _densities_vanish(values: npt.NDArray[np.float32]) -> bool:
+    """Whether points may be so far apart that densities are 0 in float32: the sums of long trees are."""
+    farthest = 4 * float(np.square(values).mean(1).max(initial=0))
+    return farthest > 80
 
 
 def flashvid_pick(case: Case) -> None:
