@@ -28,13 +28,16 @@ def text_ids(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
-def video_prompt_text(tokenizer: Any, question: str) -> str:
-    """The same as text, with the template's placeholder for the video."""
+def video_prompt_text(tokenizer: Any, question: str, template: str | None = None) -> str:
+    """The same as text, with a placeholder for the video; ``template`` in place of the tokenizer's own."""
     check_question(question)
     content = [{"type": "video"}, {"type": "text", "text": question}]
     try:
         text: str = tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+            [{"role": "user", "content": content}],
+            chat_template=template,
+            tokenize=False,
+            add_generation_prompt=True,
         )
     except Exception as error:  # whatever a damaged template sets off inside the template engine
         raise UnsupportedModelError(

@@ -17,6 +17,7 @@ FAMILIES: dict[str, str] = {
     "qwen2_5_vl": "streamprune.models.qwen2_5_vl",
     "qwen2_vl": "streamprune.models.qwen2_vl",
     "qwen3_vl": "streamprune.models.qwen3_vl",
+    "smolvlm": "streamprune.models.smolvlm",
 }
 
 

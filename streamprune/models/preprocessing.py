@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,9 @@ from streamprune.errors import UnsupportedModelError
 Image = NDArray[np.uint8]
 
 # how the settings files number the resampling filters (Pillow's numbers)
-_FILTERS = {2: "bilinear", 3: "bicubic"}
+_FILTERS = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
+# the stock processors make no picture longer
+_LONGEST = 4096
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -50,12 +53,15 @@ class FrameTransform:
 
     Args:
         size: (rows, cols) in pixels.
-        resample: "bicubic" or "bilinear"; both antialiased.
+        resample: "bicubic", "bilinear" or "lanczos", antialiased; "lanczos" is "bicubic" on an accelerator,
+            as in the stock processors, and with a torch that does not know it.
         rescale_factor: multiplies the levels 0..255.
         mean: per colour, subtracted from the scaled levels.
         std: per colour, divides them.
         cover: keep a picture's shape: its shorter side becomes that of the square ``size``, of which the
             middle is taken.
+        longer_side: None, or what a picture's longer side becomes before it is resized to ``size``; a picture
+            of ``size`` is left as it is.
     """
 
     size: tuple[int, int]
@@ -64,6 +70,23 @@ class FrameTransform:
     mean: tuple[float, ...] = _CLIP_MEAN
     std: tuple[float, ...] = _CLIP_STD
     cover: bool = False
+    longer_side: int | None = None
+
+    @classmethod
+    def stretching(cls, settings: Mapping[str, Any], default_side: int) -> FrameTransform:
+        """Read the settings of a processor that resizes twice, the second time to a square."""
+        sizes = [settings.get("size"), (settings.get("video_sampling") or {}).get("video_size")]
+        size = next((size for size in sizes if size is not None), {"longest_edge": 4 * default_side})
+        square = settings.get("max_image_size") or {"longest_edge": default_side}
+        if not all(isinstance(edges, Mapping) and set(edges) == {"longest_edge"} for edges in (size, square)):
+            raise UnsupportedModelError(
+                f"the video processor's settings give size={size!r} and max_image_size={square!r}; "
+                "{'longest_edge': ...} is supported for both"
+            )
+        side = int(square["longest_edge"])
+        settings = {"resample": 1, **settings, "size": {"height": side, "width": side}}
+        own = cls.from_settings(settings, (side, side))
+        return replace(own, longer_side=min(_LONGEST, int(size["longest_edge"])))
 
     @classmethod
     def covering(cls, settings: Mapping[str, Any], default_side: int) -> FrameTransform:
@@ -96,7 +119,7 @@ class FrameTransform:
         resample = settings.get("resample", 3)
         if resample not in _FILTERS:
             raise UnsupportedModelError(
-                f"the video processor's settings ask for resample={resample!r}; 2 and 3 are supported"
+                f"the video processor's settings ask for resample={resample!r}; 1, 2 and 3 are supported"
             )
         return cls(
             size=_read_size(settings.get("size"), default_size),
@@ -130,27 +153,49 @@ class FrameTransform:
         if not image.flags.writeable:  # torch refuses to share what must not be written
             image = image.copy()
         levels = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)
-        rows, cols = self._resized(levels.shape[1], levels.shape[2])
-        if levels.shape[1:] != (rows, cols):
-            if device.type == "cpu":
-                levels = self._interpolate(levels[None], (rows, cols))[0]
-            else:
-                resized = self._interpolate(levels[None].float(), (rows, cols))[0]
-                levels = resized.round().clamp(0, 255).to(torch.uint8)
-        top, left = (rows - self.size[0]) // 2, (cols - self.size[1]) // 2
+        for size in self._sizes(levels.shape[1], levels.shape[2]):
+            if levels.shape[1:] != size:
+                levels = self._resized(levels, size)
+        top, left = ((have - want) // 2 for have, want in zip(levels.shape[1:], self.size, strict=True))
         return levels[:, top : top + self.size[0], left : left + self.size[1]]
 
-    def _resized(self, rows: int, cols: int) -> tuple[int, int]:
-        """Size before anything is cut off."""
-        if not self.cover:
-            return self.size
-        side, short = self.size[0], min(rows, cols)
-        return int(side * rows / short), int(side * cols / short)
+    def _sizes(self, rows: int, cols: int) -> list[tuple[int, int]]:
+        """What a picture is resized to, one after the other, before anything is cut off."""
+        if self.cover:
+            side, short = self.size[0], min(rows, cols)
+            return [(int(side * rows / short), int(side * cols / short))]
+        if self.longer_side is None or (rows, cols) == self.size:
+            return [self.size]
+        long, aspect = self.longer_side, cols / rows
+        short = int(long / aspect) if cols >= rows else int(long * aspect)
+        short = max(1, short + short % 2)  # even, as the stock processor has it
+        return [(short, long) if cols >= rows else (long, short), self.size]
+
+    def _resized(self, levels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """(3, rows, cols) uint8 levels in another size."""
+        if levels.device.type == "cpu":
+            return self._interpolate(levels[None], size)[0]
+        resized = self._interpolate(levels[None].float(), size)[0]
+        return resized.round().clamp(0, 255).to(torch.uint8)
 
     def _interpolate(self, levels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        resample = self.resample
+        if resample == "lanczos" and (levels.device.type != "cpu" or not _knows_lanczos()):
+            resample = "bicubic"
         return torch.nn.functional.interpolate(
-            levels, size, mode=self.resample, align_corners=False, antialias=True
+            levels, size, mode=resample, align_corners=False, antialias=True
         )
+
+
+@cache
+def _knows_lanczos() -> bool:
+    try:
+        torch.nn.functional.interpolate(
+            torch.zeros(1, 1, 4, 4), (2, 2), mode="lanczos", align_corners=False, antialias=True
+        )
+    except (NotImplementedError, ValueError):
+        return False
+    return True
 
 
 def _read_size(size: object, default: tuple[int, int]) -> tuple[int, int]:

@@ -19,12 +19,15 @@ class TowerLayout:
         feeding: index of the layer whose output the projector reads.
         summary: whether each frame's first token is a summary ([CLS]) that stands for no patch.
         patches: tokens of one frame, the summary not counted.
+        mean_query: whether the mean query of a frame stands in for that of a summary, where there is none and
+            nothing better.
     """
 
     layers: Sequence[nn.Module]
     feeding: int
     summary: bool
     patches: int
+    mean_query: bool = False
 
     @classmethod
     def of_llava(cls, tower: nn.Module, config: Any) -> TowerLayout:
@@ -44,6 +47,12 @@ class TowerLayout:
         layers, state = _find_layers(tower), int(config.vision_feature_layer)
         state += len(layers) + 1 if state < 0 else 0
         return cls(layers, max(0, state - 1), config.vision_feature_select_strategy == "default", patches)
+
+    @classmethod
+    def of_smolvlm(cls, tower: nn.Module, patches: int) -> TowerLayout:
+        """The last layer feeds the projector; ``patches`` are those of one frame."""
+        layers = _find_layers(tower)
+        return cls(layers, max(0, len(layers) - 1), False, patches, mean_query=True)
 
     def attention(self, layer: int) -> nn.Module:
         """The attention module of one layer."""

@@ -52,8 +52,8 @@ class TowerSignals:
     * ``projector_sensitivity`` (frames, rows, cols): how strongly the projector answers to small changes of a
       token's ``encoder_features``, see :func:`streamprune.ops.sensitivity.sensitivity`. The projector runs
       128 times for it, in float32.
-    * ``saliency`` (frames, rows, cols), of towers with a summary token: its attention in the layer that feeds
-      the projector.
+    * ``saliency`` (frames, rows, cols): attention of the summary token in the layer that feeds the projector;
+      of towers without one that of the frame's mean query, where nothing better gives the signal.
 
     Scores are float32, states and keys in the model's numbers. All are computed per patch and then pooled to
     the token grid as the features are; only ``projector_sensitivity`` is that of pooled states.
@@ -68,7 +68,7 @@ class TowerSignals:
         """Signals this tower can give."""
         if not self._layout.layers:
             return ("encoder_features", "projector_sensitivity")
-        own = ("saliency",) if self._layout.summary else ()
+        own = ("saliency",) if self._layout.summary or self._layout.mean_query else ()
         return (*own, *_RECEIVED, "context_attention", "keys", *EVERY_LAYER, *_STATES)
 
     @contextmanager

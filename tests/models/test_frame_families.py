@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers.models.smolvlm.processing_smolvlm import DEFAULT_CHAT_TEMPLATE
 
 from streamprune.errors import InvalidValueError, SignalError, UnsupportedModelError
 from streamprune.models.base import Checkpoint, EncodedFrames, VideoFamily
@@ -16,18 +17,30 @@ from streamprune.models.llava_next_video import LlavaNextVideo
 from streamprune.models.loading import load_model
 from streamprune.models.preprocessing import FrameTransform
 from streamprune.models.question_signals import with_question
+from streamprune.models.smolvlm import SmolVLM, in_words
 from streamprune.pipelines.offline import VideoLLM
 from streamprune.registry import build_method
 from streamprune.tokens import Reduction, VisualTokens
 from tests.models.small_internvl import save_small_internvl
 from tests.models.small_llava_next import save_small_llava_next
+from tests.models.small_smolvlm import save_small_smolvlm
 
 RECORDED = Path(__file__).parent / "data" / "other_pixels.npz"
 QUESTION = "what colour is the circle ?"
 FRAMES = 5
 CROP = {"size": {"shortest_edge": 24}, "crop_size": {"height": 24, "width": 24}, "do_center_crop": True}
-PLACEHOLDER = 4  # in both vocabularies
-SAVE = {"internvl": save_small_internvl, "llava_next_video": save_small_llava_next}
+STRETCH = {
+    "size": {"longest_edge": 60},
+    "max_image_size": {"longest_edge": 24},
+    "image_mean": [0.5] * 3,
+    "image_std": [0.5] * 3,
+}
+PLACEHOLDER = 4  # in every vocabulary
+SAVE = {
+    "internvl": save_small_internvl,
+    "llava_next_video": save_small_llava_next,
+    "smolvlm": save_small_smolvlm,
+}
 
 
 @pytest.fixture(scope="module", params=SAVE)
@@ -59,15 +72,22 @@ def encode(
 
 
 def stock_inputs(family: VideoFamily, pixels: torch.Tensor) -> dict[str, Any]:
-    """What the stock processor gives: every placeholder written out, in InternVL with names and tags."""
+    """What the stock processor gives: every placeholder written out, with names, times and tags."""
+    template = DEFAULT_CHAT_TEMPLATE if family.model_type == "smolvlm" else None
     text = family.tokenizer.apply_chat_template(
         [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": QUESTION}]}],
+        chat_template=template,
         tokenize=False,
         add_generation_prompt=True,
     )
     if family.model_type == "internvl":
         frames = [f"Frame{i + 1}: <img>{'<IMG_CONTEXT>' * 16}</img>" for i in range(len(pixels))]
         video, visual = "\n".join(frames), {"pixel_values": pixels}
+    elif family.model_type == "smolvlm":
+        around = "<fake_token_around_image>"
+        frame = f"\nFrame from 00:00:{around}<global-img>{'<image>' * 16}{around}"
+        video = "You are provided the following series of five frames from a 0:00:00 [H:MM:SS] video.\n"
+        video, visual = f"{video}{frame * FRAMES}\n\n", {"pixel_values": pixels[None]}
     else:
         video, visual = "<video>" * (16 * len(pixels)), {"pixel_values_videos": pixels[None]}
     ids = torch.tensor([family.tokenizer(text.replace("<video>", video))["input_ids"]])
@@ -96,6 +116,8 @@ def greedy(family: VideoFamily, inputs: dict[str, Any]) -> list[int]:
         ),
         ("images", "llava_next_video", FrameTransform.covering(CROP, 336)),
         ("wide", "llava_next_video_wide", FrameTransform.covering({}, 24)),
+        ("images", "smolvlm", FrameTransform.stretching(STRETCH, 384)),
+        ("wide", "smolvlm_wide", FrameTransform.stretching(STRETCH, 384)),
     ],
 )
 def test_pixels_are_those_of_the_stock_processor(images: str, pixels: str, transform: FrameTransform) -> None:
@@ -165,11 +187,13 @@ def test_lengths_are_foreseen(family: VideoFamily, pixels: torch.Tensor) -> None
 
 def test_patches_are_averaged_where_the_model_puts_them_side_by_side(family: VideoFamily) -> None:
     """The model's own merging of a picture in which every patch holds its number."""
-    assert isinstance(family, InternVL | LlavaNextVideo)
+    assert isinstance(family, InternVL | LlavaNextVideo | SmolVLM)
     numbers = torch.arange(64.0).reshape(1, 64, 1)
     if isinstance(family, InternVL):
         spread = numbers.reshape(1, 8, 8, 1).expand(1, 8, 8, 4).contiguous()
         merged = family.model.model.pixel_shuffle(spread).reshape(1, 4, 4, 4, 4).mean((3, 4))
+    elif isinstance(family, SmolVLM):
+        merged = family.model.model.connector.pixel_shuffle(numbers).mean(-1).reshape(1, 4, 4)
     else:
         merged = family.model.model.vision_resampler(numbers).reshape(1, 4, 4)
     assert torch.equal(family._pool(numbers)[..., 0], merged)
@@ -177,20 +201,25 @@ def test_patches_are_averaged_where_the_model_puts_them_side_by_side(family: Vid
 
 def test_attention_signals_are_those_of_the_layer_that_is_read(folder: Path, pixels: torch.Tensor) -> None:
     family = load_model(folder, attn_implementation="eager")
-    assert isinstance(family, InternVL | LlavaNextVideo)
+    assert isinstance(family, InternVL | LlavaNextVideo | SmolVLM)
     maps: list[torch.Tensor] = []
-    tower = family.model.get_encoder("video")
-    if isinstance(family, InternVL):
-        attention = tower.encoder.layer[-1].attention
-    else:
-        attention = next(m for n, m in tower.named_modules() if n.endswith("encoder.layers.2.self_attn"))
+    name = {"internvl": "layer.3.attention", "llava_next_video": "layers.2.self_attn"}.get(
+        family.model_type, "layers.3.self_attn"
+    )
+    modules = family.model.get_encoder("video").named_modules()
+    attention = next(module for path, module in modules if path.endswith(f"encoder.{name}"))
     handle = attention.register_forward_hook(lambda module, args, output: maps.append(output[1]))
     found = family.encode(pixels, ("saliency", "received_attention")).signals
     handle.remove()
-    weights = maps[0].mean(1)  # (frames, 65, 65), the summary first
-    for name, row in (("saliency", weights[:, 0, 1:]), ("received_attention", weights.mean(1)[:, 1:])):
-        torch.testing.assert_close(found[name], family._pool(row[..., None])[..., 0], rtol=0, atol=1e-6)
-        assert found[name].std() > 1e-4
+    weights = maps[0].mean(1)
+    summary = family.model_type != "smolvlm"  # comes first
+    assert len(weights[0]) == 64 + summary
+    rows = {"saliency": weights[:, 0] if summary else None, "received_attention": weights.mean(1)}
+    for signal, row in rows.items():
+        assert found[signal].std() > 1e-4
+        if row is not None:
+            expected = family._pool(row[:, -64:, None])[..., 0]
+            torch.testing.assert_close(found[signal], expected, rtol=0, atol=1e-6)
 
 
 def test_signals_of_a_question(family: VideoFamily, pixels: torch.Tensor) -> None:
@@ -216,7 +245,7 @@ def test_answers_from_pictures_to_text(family: VideoFamily, images: list[Any]) -
 
 def test_frame_features(family: VideoFamily, pixels: torch.Tensor) -> None:
     found = family.encode(pixels, ("frame_features",))
-    if family.model_type == "internvl":
+    if family.model_type != "llava_next_video":
         expected = found.features.mean((1, 2))
     else:
         tower = family.model.get_encoder("video")
@@ -248,6 +277,7 @@ def mark_of(family: VideoFamily) -> str:
         ),
         ("internvl", {"do_center_crop": True}, "do_center_crop"),
         ("llava_next_video", {"size": {"shortest_edge": 40}, "crop_size": CROP["crop_size"]}, "crop_size"),
+        ("smolvlm", {"size": {"height": 32, "width": 32}}, "'longest_edge': ...} is supported for both"),
         ("llava_next_video", {"do_center_crop": False}, "shorter side was made as long"),
         ("llava_next_video", {"size": {"height": 32, "width": 32}}, "shorter side was made as long"),
     ],
@@ -258,3 +288,48 @@ def test_settings_that_are_not_followed_are_refused(
 ) -> None:
     with pytest.raises(UnsupportedModelError, match=message):
         type(family)(Checkpoint("org/name", family.model, family.tokenizer, settings))
+
+
+@pytest.mark.parametrize("folder", ["smolvlm"], indirect=True)
+def test_times_stand_before_the_frames(family: VideoFamily) -> None:
+    assert isinstance(family, SmolVLM)
+    text = family.frames_text(3, "<image>", (0.9, 61.2, 3700.0))
+    assert text.startswith("You are provided the following series of three frames from a 1:01:40 [H:MM:SS]")
+    picture = "<fake_token_around_image><global-img><image><fake_token_around_image>"
+    assert text.endswith("".join(f"\nFrame from {t}:{picture}" for t in ("00:00", "01:01", "61:40")) + "\n\n")
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (1, "one"),
+        (13, "thirteen"),
+        (20, "twenty"),
+        (64, "sixty-four"),
+        (100, "one hundred"),
+        (105, "one hundred and five"),
+        (768, "seven hundred and sixty-eight"),
+        (1000, "one thousand"),
+        (1001, "one thousand and one"),
+        (1234, "one thousand, two hundred and thirty-four"),
+    ],
+)
+def test_numbers_in_words(number: int, words: str) -> None:
+    assert in_words(number) == words
+
+
+@pytest.mark.parametrize("folder", ["smolvlm"], indirect=True)
+def test_the_mean_query_stands_in_for_a_summary(family: VideoFamily, pixels: torch.Tensor) -> None:
+    attention, caught = family.model.get_encoder("video").encoder.layers[-1].self_attn, []
+    hooks = [
+        layer.register_forward_hook(lambda module, args, output: caught.append(output))
+        for layer in (attention.q_proj, attention.k_proj)
+    ]
+    family.encode(pixels)
+    for hook in hooks:
+        hook.remove()
+    queries, keys = (rows.unflatten(-1, (4, 8)).transpose(1, 2) for rows in caught)
+    attended = torch.softmax(queries.mean(2, keepdim=True) @ keys.mT / 8**0.5, -1).mean((1, 2))
+    expected = attended.reshape(FRAMES, 4, 2, 4, 2).mean((2, 4))
+    found = family.encode(pixels, ("saliency",))
+    torch.testing.assert_close(found.signals["saliency"], expected, rtol=0, atol=1e-6)
