@@ -278,6 +278,8 @@ ROWS = (
     _row("kv", "pyramidkv", "kv.pyramidkv:PyramidKV", source="arXiv 2406.02069", causal=True,
          needs=("queries",),
          summary="as snapkv, with more entries in the first layers"),
+    _row("kv", "kvcrush", "kv.kvcrush:KVCrush", source="arXiv 2503.00022", causal=True, needs=("queries",),
+         summary="as snapkv, beside representatives of what heads pass over"),
     _row("kv", "snapkv", "kv.snapkv:SnapKV", source="arXiv 2404.14469", causal=True, needs=("queries",),
          summary="what the last tokens of the prompt attend to"),
     _row("kv", "streamingllm", "kv.streamingllm:StreamingLLM", source="arXiv 2309.17453", causal=True,

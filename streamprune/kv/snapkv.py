@@ -57,13 +57,16 @@ class SnapKV(Policy):
 
     def score(self, view: LayerView) -> torch.Tensor:
         """Mean attention from the window, pooled, averaged over the query heads of each head."""
-        rows = view.attention(self.window)
-        seen_before = rows.shape[-1] - rows.shape[-2]
-        votes = rows.sum(-2)[..., :seen_before] / rows.shape[-2]
+        votes = self.votes(view)
         scores = votes.new_zeros(view.tokens.shape)
-        if seen_before:
-            scores[..., :seen_before] = self._pool(votes).mean(2)
+        scores[..., : votes.shape[-1]] = votes.mean(2)
         return always_above(scores, view.newest(self.window))
+
+    def votes(self, view: LayerView) -> torch.Tensor:
+        """(b, h, H / h, entries before the window) pooled mean attention, by query head."""
+        rows = view.attention(self.window)
+        votes = rows.sum(-2)[..., : rows.shape[-1] - rows.shape[-2]] / rows.shape[-2]
+        return self._pool(votes) if votes.shape[-1] else votes
 
     def _pool(self, votes: torch.Tensor) -> torch.Tensor:
         """Smooth the last axis; beyond its ends are zeros."""

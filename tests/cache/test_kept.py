@@ -20,6 +20,7 @@ from streamprune.kv.h2o import H2O
 from streamprune.kv.infinipot_v import InfiniPotV
 from streamprune.kv.keydiff import KeyDiff
 from streamprune.kv.knorm import KNorm
+from streamprune.kv.kvcrush import KVCrush
 from streamprune.kv.lagkv import LagKV
 from streamprune.kv.pyramidkv import PyramidKV
 from streamprune.kv.snapkv import SnapKV
@@ -37,6 +38,7 @@ POLICIES: list[tuple[type[Policy], dict[str, Any]]] = [
     (LagKV, {"sinks": 2, "lag": 4}),
     (SnapKV, {"window": 4}),
     (TOVA, {}),
+    (KVCrush, {"window": 4}),
     (PyramidKV, {"window": 2, "beta": 4.0}),
     (H2O, {}),
     (A2SF, {"forgetting": 0.9}),

@@ -16,6 +16,7 @@ from streamprune.kv.h2o import H2O
 from streamprune.kv.infinipot_v import InfiniPotV
 from streamprune.kv.keydiff import KeyDiff
 from streamprune.kv.knorm import KNorm
+from streamprune.kv.kvcrush import KVCrush
 from streamprune.kv.lagkv import LagKV
 from streamprune.kv.pyramidkv import PyramidKV, layer_share
 from streamprune.kv.snapkv import SnapKV
@@ -143,6 +144,39 @@ def test_pyramidkv_shares_along_a_line() -> None:
     last = dataclasses.replace(view, layer=1, depth=2)
     policy = PyramidKV(window=4, beta=4, keep_tokens=20)
     assert (len(chosen(policy, first)[0]), len(chosen(policy, last)[0])) == (35, 5)
+
+
+def test_kvcrush_without_representatives_is_its_host() -> None:
+    view = random_view(40)
+    host = chosen(SnapKV(window=4, keep_tokens=12), view)
+    assert chosen(KVCrush(window=4, representatives=0.0, keep_tokens=12), view) == host
+
+
+@pytest.mark.parametrize("anchor", ["zeros", "ones", "alternating"])
+def test_kvcrush_against_the_plain_arithmetic(anchor: str) -> None:
+    view, window, budget = random_view(41), 4, 17
+    policy = KVCrush(window=window, representatives=0.4, anchor=anchor, keep_tokens=budget)  # type: ignore[arg-type]
+    older, kept_by_host = 37, budget - 6
+    votes = policy.votes(view)[0].flatten(0, 1).tolist()
+    bits = [[0] * 4 for _ in range(older)]
+    for head, scores in enumerate(votes):
+        for token in sorted(range(older), key=lambda i: -scores[i])[: older // 2]:
+            bits[token][head] = 1
+    reference = {"zeros": [0] * 4, "ones": [1] * 4, "alternating": [0, 1, 0, 1]}[anchor]
+    distance = [sum(a != b for a, b in zip(row, reference, strict=True)) for row in bits]
+    hosts = chosen(SnapKV(window=window, keep_tokens=kept_by_host), view)
+    for host, kept in zip(hosts, chosen(policy, view), strict=True):
+        rest = sorted((token for token in range(older) if token not in host), key=lambda i: distance[i])
+        picks = [rest[i * (len(rest) - 1) // 5] for i in range(6)]
+        assert kept == sorted([*host, *picks])
+
+
+def test_kvcrush_keeps_padding_last() -> None:
+    view = random_view(30)
+    padded = dataclasses.replace(view, tokens=(view.tokens - 22).clamp(min=-1))
+    for head in chosen(KVCrush(window=2, representatives=0.5, keep_tokens=12), padded):
+        assert set(range(22, 30)) <= set(head), "fewer tokens than the budget: all stay"
+        assert len(set(head)) == 12
 
 
 def test_h2o_sums_what_was_paid() -> None:
@@ -432,6 +466,8 @@ def _maybe_float(x: torch.Tensor | None) -> torch.Tensor | None:
         (ExpectedAttention, {"sinks": -1}, "sinks must be at least 0"),
         (ExpectedAttention, {"covariance": 0}, "covariance must be True or False"),
         (ExpectedAttention, {"value_norm": "l2"}, "value_norm must be True or False"),
+        (KVCrush, {"representatives": 1.5}, "representatives must be in"),
+        (KVCrush, {"anchor": "random"}, "unknown anchor 'random'"),
         (A2SF, {"forgetting": -0.1}, r"forgetting must be in \[0, 1\]"),
         (InfiniPotV, {"redundancy_share": 2.0}, "redundancy_share must be in"),
         (InfiniPotV, {"recent_share": -1.0}, "recent_share must be in"),
