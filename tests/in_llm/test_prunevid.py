@@ -101,4 +101,4 @@ def test_what_cannot_be_meant() -> None:
         PruneVidInner(group_sizes=5)  # type: ignore[arg-type]
     for options in ({"layer": 0}, {"group_sizes": (-1,)}, {"as_released": 1}):
         with pytest.raises(ValueError, match="must be"):
-            PruneVidInner(**options)  # type: ignore[arg-type]
+            PruneVidInner(**options)
