@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -107,7 +107,14 @@ class LayerCall:
         decisions = [
             self._decision(number, prompt, row, below, here) for row, prompt in enumerate(self._prompts)
         ]
-        if all(decision is None for decision in decisions):
+        if all(
+            _keeps_all(decision, prompt) for decision, prompt in zip(decisions, self._prompts, strict=True)
+        ):
+            # nothing is touched, not even by a copy
+            self._prompts = tuple(
+                prompt if decision is None else replace(prompt, carried=decision.carried)
+                for decision, prompt in zip(decisions, self._prompts, strict=True)
+            )
             return states
         self._batch = apply_decisions(states, self._prompts, decisions, pad_left=self._pads_left())
         self._prompts = self._batch.prompts
@@ -265,6 +272,10 @@ def entries_held(cache: Any, number: int, rows: int) -> int:
     if number >= len(cache.layers):
         return 0
     return int(cache.get_mask_sizes(rows, number)[0]) - rows
+
+
+def _keeps_all(decision: Decision | None, prompt: PromptRows) -> bool:
+    return decision is None or (decision.entries is None and len(decision.kept) == len(prompt.rows))
 
 
 def _projections(

@@ -257,3 +257,25 @@ def test_visual_rows_name_the_rows_of_the_call() -> None:
     found = locate(prompt(before=2, after=1))
     assert isinstance(found[0], VisualRows)
     assert found[0].rows.tolist() == list(range(2, 26))
+
+
+class KeepsAll(FastV):
+    """Decides for everything, and counts how often."""
+
+    def decide(self, view: PromptView) -> Decision:
+        return Decision(torch.arange(view.rows), None, 1 + (view.carried or 0))
+
+    def cuts(self, depth: int) -> tuple[int, ...]:
+        return 1, 3
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_deciding_for_everything_changes_no_bit(implementation: str) -> None:
+    model, batch = small_decoder(implementation), padded(prompt(seed=1), prompt(before=2, seed=2))
+    watched = Watched(method=KeepsAll())
+    with torch.no_grad():
+        expected = model(**batch).logits
+        with attach(model, watched, locate) as counted:
+            assert torch.equal(model(**batch).logits, expected)
+    assert [len(gone) for _, gone in watched.cuts_of_rows] == [0, 0, 0, 0]
+    assert counted.tokens(99) is None
