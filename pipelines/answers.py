@@ -18,7 +18,7 @@ class Stats:
     """What one answer took, in wall-clock milliseconds; stages that several questions share appear in each.
 
     Attributes:
-        frames: frames that were encoded.
+        frames: frames of tokens that were encoded, each made of two pictures in some families.
         tokens_in: visual tokens before the reduction.
         tokens_kept: visual tokens that entered the language model.
         prompt_tokens: everything that entered it, with template, question and separators.
@@ -74,7 +74,7 @@ class Answer:
         question: what it was asked.
         stats: what it took.
         recipe: name of the recipe.
-        pts_seconds: times of the frames it saw.
+        pts_seconds: times of the frames of tokens it saw.
         warnings: what the reader lost or had to guess, one sentence each.
     """
 
