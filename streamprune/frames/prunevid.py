@@ -18,20 +18,20 @@ class PruneVidFrames(ContentMethod):
 
     Args:
         segment_ratio: clusters of candidates over candidates, in (0, 1]; at least one is made.
-        neighbors: how many nearest candidates, itself included, make a candidate's density.
+        frame_neighbors: how many nearest candidates, itself included, make a candidate's density.
 
     Source: arXiv 2412.16117, section 3.2 (the segmentation alone; taking frames of every segment is ours).
     """
 
     segment_ratio: float = 0.25
-    neighbors: int = 7
+    frame_neighbors: int = 7
 
     needs: ClassVar[frozenset[str]] = frozenset({"mean_features"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_share("segment_ratio", self.segment_ratio)
-        check_count("neighbors", self.neighbors)
+        check_count("frame_neighbors", self.frame_neighbors)
 
     def segments(self, mean_features: Floats) -> list[tuple[int, int]]:
         """Half-open ranges of candidates."""
@@ -40,7 +40,7 @@ class PruneVidFrames(ContentMethod):
         from streamprune.ops.segments import cluster_segments
 
         clusters = max(1, share_of(len(mean_features), self.segment_ratio, rounding="truncate"))
-        return cluster_segments(torch.as_tensor(mean_features).float(), clusters, self.neighbors)
+        return cluster_segments(torch.as_tensor(mean_features).float(), clusters, self.frame_neighbors)
 
     def choose(self, previews: Previews) -> list[int]:
         """Frames of every segment, in time order."""

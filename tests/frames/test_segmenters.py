@@ -111,7 +111,7 @@ def test_holitom_keeps_segments_short_when_asked() -> None:
 def test_prunevid_cuts_as_inside_the_method() -> None:
     for seed in range(8):
         features = random_fields(seed, 24)["mean_features"]
-        choices: list[dict[str, Any]] = [{}, {"segment_ratio": 0.5, "neighbors": 3}]
+        choices: list[dict[str, Any]] = [{}, {"segment_ratio": 0.5, "frame_neighbors": 3}]
         for options in choices:
             inside = PruneVid(**options).segments(torch.as_tensor(features).float())
             assert PruneVidFrames(**options).segments(features) == inside
