@@ -16,6 +16,8 @@ from streamprune.models.tower_layout import TowerLayout
 
 # what the stock processor takes for a video that does not say how fast it is
 _UNKNOWN_FPS = 24
+# the words the models were trained with
+_INTRODUCTION = "You are provided the following series of {frames} frames from a {length} [H:MM:SS] video.\n"
 _ONES = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
     "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
@@ -75,20 +77,13 @@ class SmolVLM(FramesAsImages):
 
     def frames_text(self, frames: int, token_mark: str, pts_seconds: Sequence[float] | None) -> str:
         """The introduction, and every frame after the minute and second it is from."""
-        from transformers.models.smolvlm.processing_smolvlm import (
-            DEFAULT_MEDIA_OUTTRO,
-            DEFAULT_VIDEO_INTRO,
-            FRAME_TIMESTAMP_MESSAGE,
-        )
-
         times = pts_seconds or [number / _UNKNOWN_FPS for number in range(frames)]
         length = str(timedelta(seconds=int(times[-1])))
-        text: str = DEFAULT_VIDEO_INTRO.format(frame_count=in_words(frames), video_duration=length)
+        text = _INTRODUCTION.format(frames=in_words(frames), length=length)
         picture = f"{self._around}{self._whole}{token_mark}{self._around}"
         for seconds in times:
-            stamp = f"{int(seconds // 60):02d}:{int(seconds % 60):02d}"
-            text += FRAME_TIMESTAMP_MESSAGE.format(timestamp=stamp) + picture
-        return text + str(DEFAULT_MEDIA_OUTTRO)
+            text += f"\nFrame from {int(seconds // 60):02d}:{int(seconds % 60):02d}:{picture}"
+        return text + "\n\n"
 
     def visual_rows(self, features: torch.Tensor) -> Any:
         """One tensor for the one prompt."""
