@@ -11,6 +11,9 @@ from streamprune.ops.similarity import gram, squared_distances
 
 AwayFrom = Literal["denser", "sparser"]
 
+# so few points are compared by their differences, which drown in the rounding of inner products when points
+# lie close together far from the origin, as mean tokens of frames do
+_FEW = 32
 # entries of the matrices scored together: so many stay in cache
 _BLOCK_ENTRIES = 2**18
 
@@ -98,6 +101,12 @@ def cluster_places(
 def scaled_distances(sets: torch.Tensor) -> torch.Tensor:
     """(sets, n, n) float32 squared distances over channels of the points of (sets, n, channels)."""
     channels = sets.shape[-1]
+    if sets.shape[1] <= _FEW:
+        return (
+            torch.cdist(sets.float(), sets.float(), compute_mode="donot_use_mm_for_euclid_dist")
+            .square()
+            .div_(channels)
+        )
     return torch.stack([squared_distances(gram(points)).div_(channels) for points in sets])
 
 

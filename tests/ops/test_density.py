@@ -92,3 +92,9 @@ def test_scaled_distances_are_squared_distances_over_channels() -> None:
     exact = ((values[:, :, None] - values[:, None]) ** 2).mean(-1)
     torch.testing.assert_close(scaled_distances(values), exact, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(scaled_distances(values.half()), scaled_distances(values.half().float()))
+
+
+def test_few_points_close_together_far_away_keep_their_distances() -> None:
+    points = torch.tensor([[1000.0, 0.0], [1000.0, 0.01], [1000.0, 0.03]])
+    expected = torch.tensor([[0, 1, 9], [1, 0, 4], [9, 4, 0]]) * 1e-4 / 2
+    torch.testing.assert_close(scaled_distances(points[None])[0], expected)

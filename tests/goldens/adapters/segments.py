@@ -135,7 +135,7 @@ def _compare_clusters(case: Case, reduction: Reduction) -> None:
         if not case.settled:
             return
         recorded = torch.from_numpy(case.arrays["out_assign"]).flatten()
-        pairs = torch.stack([recorded, assign]).unique(dim=1)
+        pairs = torch.unique(torch.stack([recorded, assign]), dim=1)
         assert torch.equal(pairs[0], torch.arange(len(reduction))), f"{case.id}: other clusters"
         assign, values = recorded, values[pairs[1]]
     case.same("assign", assign.reshape(reduction.grid.frames, -1))
