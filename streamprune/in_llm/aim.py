@@ -77,8 +77,6 @@ class AIMInner(InLLMMethod):
         gone = (layer - first) / (last - first)
         if not self.budget.is_given:
             return share_of(visual, 1 - gone)
-        if layer == last:
-            return self.budget.tokens(visual)
         share = 1 - (1 - self.budget.share(visual)) * gone
         return max(1, share_of(visual, share))
 

@@ -58,12 +58,12 @@ class STARInner(InLLMMethod):
 
 
 def relevance(visual: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-    """(visual,) float64 logarithm of the attention that each visual row gets, summed over the ``text`` rows.
+    """(visual,) float32 logarithm of the attention that each visual row gets, summed over the ``text`` rows.
 
     The logarithm tells tokens apart that get so little that it would be 0 in numbers.
 
     Args:
         visual, text: (visual or text rows, width) states.
     """
-    logits = text.double() @ visual.double().T / visual.shape[1] ** 0.5
+    logits = text.float() @ visual.float().T / visual.shape[1] ** 0.5
     return torch.logsumexp(torch.log_softmax(logits, -1), 0)

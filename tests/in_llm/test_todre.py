@@ -69,6 +69,14 @@ def test_nothing_is_below_zero_and_everything_below_one() -> None:
     view = made_view(tokens=12)
     assert not goes(view, 0.0)
     assert goes(view, 1.0)
+    layer: Any = view.before
+    # text is so much nearer that the attention of anything else is 0 in numbers
+    layer.angles[:] = 0
+    layer.all_queries[:], layer.all_keys[:] = 1, 100
+    layer.all_keys[:, view.visual] = -100
+    assert float(mean_attention(layer, view.after)[view.visual].sum()) == 0
+    assert not goes(view, 0.0)
+    assert goes(view, 0.01)
 
 
 @pytest.mark.parametrize("budget", [{"keep_tokens": 5}, {"keep_ratio": 0.23}])
