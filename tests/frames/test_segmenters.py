@@ -120,7 +120,7 @@ def test_prunevid_cuts_as_inside_the_method() -> None:
 def test_prunevid_finds_groups_that_stand_apart() -> None:
     rng = np.random.default_rng(1)
     groups = 10 * np.eye(3)[np.repeat([0, 1, 2], [5, 4, 6])] + 0.01 * rng.normal(size=(15, 3))
-    method = PruneVidFrames(segment_ratio=0.2, neighbors=4)
+    method = PruneVidFrames(segment_ratio=0.2, frame_neighbors=4)
     assert method.segments(groups) == [(0, 5), (5, 9), (9, 15)]
 
 
@@ -146,7 +146,7 @@ def test_every_segment_is_looked_into() -> None:
         (HoliTomFrames, "longest_segment", 0),
         (PruneVidFrames, "segment_ratio", 0),
         (PruneVidFrames, "segment_ratio", 1.5),
-        (PruneVidFrames, "neighbors", 0),
+        (PruneVidFrames, "frame_neighbors", 0),
     ],
 )
 def test_options_have_ranges(make: Any, option: str, value: Any) -> None:
