@@ -65,11 +65,12 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
         """Add the entries of a call and return all of them for its attention; store what the policy keeps."""
         policy, looked, self.looked = self._owner.policy, self.looked, None
         new = int(key_states.shape[-2])
+        if not policy.keeps_all:
+            self._check(new, looked)
         keys, values = super().update(key_states, value_states)
         if policy.keeps_all:
             self.seen += new
             return keys, values
-        self._check(new, looked)
         self._extend(key_states, looked)
         self.seen += new
         if new > 1 or self.seen == new:
@@ -112,7 +113,8 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
             numbers = self._counts + torch.arange(new, device=key_states.device, dtype=torch.int32)
             self._counts = self._counts + new
         else:
-            steps = visible.to(key_states.device).expand(rows, new).cumsum(-1, dtype=torch.int32)
+            visible = visible.to(key_states.device).expand(rows, new)
+            steps = visible.cumsum(-1, dtype=torch.int32)
             numbers = torch.where(visible, self._counts + steps - 1, -1)
             self._counts = self._counts + steps[:, -1:]
         fresh = {"tokens": numbers[:, None].expand(rows, heads, new)}

@@ -69,7 +69,13 @@ def watch(model: Any, cache: KeptCache) -> Iterator[None]:
         mask = _fitting_mask(module, layer, mask, visible, states)
         return args, {**kwargs, "attention_mask": mask, "position_embeddings": tables}
 
+    def forget() -> None:
+        # a call that failed half-way has left some layers something
+        for _, layer in cache.kept_layers():
+            layer.looked = None
+
     with ExitStack() as hooks:
+        hooks.callback(forget)
         for layer in decoder.layers:
             attention = getattr(layer, "self_attn", None)
             if attention is not None:

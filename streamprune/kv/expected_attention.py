@@ -57,7 +57,9 @@ class ExpectedAttention(Policy):
         """What each entry is expected to receive, found anew with every prompt."""
         if view.queries is None:
             return {
-                "expected": view.state.get("expected", torch.zeros(view.tokens.shape).to(view.keys.device))
+                "expected": view.state.get(
+                    "expected", torch.zeros(view.tokens.shape, device=view.keys.device)
+                )
             }
         return {"expected": self._expected(view)}
 

@@ -374,8 +374,10 @@ def test_errors(models: Any) -> None:
         _run(model, prompt(20), KeptCache.of(model, KNorm(keep_ratio=0.3, protect_first=10)))
     with pytest.raises(ValueError, match="which frames the others show is not known"):
         _run(model, prompt(20), KeptCache.of(model, KNorm(keep_tokens=4, protect_text=True)))
+    cache = KeptCache.of(model, TOVA(keep_tokens=4))
     with pytest.raises(ValueError, match="TOVA reads the model's queries"):
-        _run(model, prompt(20), KeptCache.of(model, TOVA(keep_tokens=4)))
+        _run(model, prompt(20), cache)
+    assert {(layer.seen, layer.held) for layer in cache.report()} == {(0, 0)}, "as if it had not been asked"
     with pytest.raises(ValueError, match="holds not even one entry"):
         _run(model, prompt(20), KeptCache.of(model, KNorm(keep_bytes=100)))
     with pytest.raises(TypeError, match="policy must be a"):
@@ -426,6 +428,24 @@ def test_queries_give_the_attention_of_the_model() -> None:
     assert len(seen) == 2
     for ours, expected in zip(seen, rows, strict=True):
         assert (ours - expected).abs().max() < 1e-6
+
+
+def test_what_a_failed_call_was_told_is_forgotten(models: Any) -> None:
+    model = models["sdpa"]
+    cache = KeptCache.of(model, TOVA(keep_tokens=4))
+
+    def fail(module: Any, args: Any) -> None:
+        raise RuntimeError("broken")
+
+    hook = model.model.layers[1].self_attn.k_proj.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="broken"), cache.watch(model):
+        _run(model, prompt(20), cache)
+    hook.remove()
+    assert all(layer.looked is None for _, layer in cache.kept_layers())
+    cache.reset()
+    with cache.watch(model):
+        ours = _run(model, prompt(20), cache)
+    assert torch.equal(ours, _run(model, prompt(20), full_cache(model)))
 
 
 def test_unrotated_queries_come_with_what_rotates_them() -> None:
