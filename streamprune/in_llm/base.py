@@ -57,6 +57,7 @@ class PromptView:
         cut: number of this decision, from 0.
         depth: layers of the language model.
         states: (rows, width) what enters the layer.
+        embeds: (rows, width) what these rows were when they entered the language model.
         visual: (visual,) int64 rows that are visual tokens, ascending.
         places: (visual,) int64 flat index of each on the grid; None when there is no one grid.
         grid: the video's full grid, None when there is no one video.
@@ -70,6 +71,7 @@ class PromptView:
     cut: int
     depth: int
     states: torch.Tensor = field(repr=False)
+    embeds: torch.Tensor = field(repr=False)
     visual: torch.Tensor = field(repr=False)
     places: torch.Tensor | None = field(repr=False)
     grid: VideoGrid | None

@@ -211,9 +211,18 @@ class _Attachment:
             visual,
             kwargs.get("attention_mask"),
             decoder.config._attn_implementation,
+            self._embeds(args, kwargs) if visual else None,
             deepstack,
         )
         return args, kwargs
+
+    def _embeds(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
+        """What enters the first layer."""
+        embeds = kwargs.get("inputs_embeds")
+        ids = args[0] if args else kwargs.get("input_ids")
+        with torch.no_grad():
+            found: torch.Tensor = self._decoder.embed_tokens(ids) if embeds is None else embeds
+        return found
 
     def _layer_hook(self, number: int) -> Callable[..., Any]:
         def before_layer(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

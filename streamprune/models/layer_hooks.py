@@ -37,6 +37,7 @@ class LayerCall:
         visual: the visual tokens that each prompt brings.
         padding: (batch, entries held and new) the mask the language model was called with, None = all seen.
         implementation: of attention.
+        embeds: (batch, rows, width) what enters the first layer.
         deepstack: what visual rows are still given above the first cut.
     """
 
@@ -48,6 +49,7 @@ class LayerCall:
         visual: Sequence[VisualRows | None],
         padding: Any,
         implementation: str,
+        embeds: Any = None,
         deepstack: Deepstack | None = None,
     ) -> None:
         self._method = method
@@ -56,6 +58,7 @@ class LayerCall:
         self._visual = visual
         self._padding = padding
         self._implementation = implementation
+        self._embeds = embeds
         self._deepstack = deepstack
         self._below: tuple[Any, torch.Tensor, Any] | None = None
         self._batch: Batch | None = None
@@ -150,6 +153,7 @@ class LayerCall:
             cut=self._cuts.index(number),
             depth=self._depth,
             states=states,
+            embeds=self._embeds[row].to(states.device)[prompt.rows],
             visual=prompt.visual,
             places=prompt.places,
             grid=prompt.grid,

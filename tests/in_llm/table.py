@@ -54,6 +54,8 @@ ROWS = (
     Row("vscan", {"layer": 3, "rotated": False}),
     Row("todre", {"threshold": 1.0}),
     Row("todre", {"threshold": 1.0, "layer": 2}),
+    Row("sparsevlm", merges=True),
+    Row("sparsevlm", {"layers": (1, 3), "recycle": False}),
     Row("star"),
     Row("star", {"layer": 1}),
 )

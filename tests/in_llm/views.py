@@ -54,6 +54,7 @@ def made_view(
         "cut": 0,
         "depth": 8,
         "states": torch.randn(rows, 16, generator=torch.Generator().manual_seed(seed + 100)),
+        "embeds": torch.randn(rows, 16, generator=torch.Generator().manual_seed(seed + 400)),
         "visual": torch.arange(before, before + tokens),
         "places": None if grid is None else torch.arange(tokens),
         "grid": grid,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -12,6 +13,7 @@ from streamprune.in_llm.fastv import FastV, last_row_scores
 from streamprune.in_llm.feather import Feather
 from streamprune.in_llm.holitom import HoliTomInner
 from streamprune.in_llm.pyramiddrop import PyramidDrop
+from streamprune.in_llm.sparsevlm import SparseVLM
 from streamprune.ops.rotary import rotate
 from streamprune.reduction import weighted_sum
 from streamprune.tokens import VideoGrid
@@ -24,7 +26,7 @@ class RecordedRows(LayerProjections):
     Args:
         queries: (heads, dim) of the last row.
         keys: (key heads, rows, dim).
-        attention: (heads, rows) of the last row.
+        attention: (heads, rows) of the last row, or (heads, asked, rows) of those that will be asked for.
         angles: (rows, dim) rotation of each row, for rotated queries and keys.
         normed: (rows, width) the states behind the layer's norm.
     """
@@ -62,7 +64,9 @@ class RecordedRows(LayerProjections):
         return self._keys
 
     def attention(self, rows: torch.Tensor) -> torch.Tensor:
-        return super().attention(rows) if self._attention is None else self._attention[:, None]
+        if self._attention is None:
+            return super().attention(rows)
+        return self._attention if self._attention.ndim == 3 else self._attention[:, None]
 
 
 def view_of(
@@ -75,6 +79,7 @@ def view_of(
         "cut": 0,
         "depth": 32,
         "states": torch.zeros(hp["n"], 1) if states is None else states,
+        "embeds": torch.zeros(hp["n"], 1),
         "visual": torch.arange(hp["start"], hp["start"] + hp["V"]),
         "places": torch.arange(hp["V"]),
         "grid": None,
@@ -188,10 +193,47 @@ def dart(case: Case) -> None:
     assert len(method.decide(view).kept) == hp["n"] - hp["V"] + len(own) + len(taken)
 
 
+def sparsevlm(case: Case) -> None:
+    """One cut: which visual rows go on as they are, and what the dropped ones are pooled into behind them."""
+    hp, hidden = case.hp, case.given("hidden")
+    first_text = hp["start"] + hp["V"]
+    raters = hp["n"] - first_text - torch.tensor(hp["raters"])
+    cut = (2, 6, 15).index(hp["layer"])
+    second = hp["version"] == "2_0"
+    counts = {(192, False): (300, 200, 110), (64, False): (66, 30, 17), (64, True): (66, 34, 20)}
+    method = SparseVLM(counts=counts[hp["retain_setting"], second], recycle=not second)
+    view = view_of(case, RecordedRows(attention=case.given("rater_rows")), hidden, cut=cut, carried=raters)
+    decision = method.decide(view)
+    pooled = 0 if second else int(case.arrays["out_n_recycled"])
+    values = hidden[decision.kept]
+    if decision.entries is not None:
+        values = weighted_sum(decision.entries, hidden, len(decision.kept))
+    plain = (values == hidden[decision.kept]).all(-1)
+    text = torch.isin(decision.kept, view.visual, invert=True)
+    assert len(decision.kept) == len(case.arrays["out_values"])
+    if second:
+        case.same("position_ids", decision.kept)
+    rated = replace(method, recycle=False).decide(view).kept
+    case.same("kept_visual", rated[torch.isin(rated, view.visual)] - hp["start"])
+    if case.exact:
+        order = torch.cat([values[text][: hp["start"]], values[plain & ~text]])
+        recorded = torch.from_numpy(case.arrays["out_values"])
+        torch.testing.assert_close(order, recorded[: len(order)], atol=1e-4, rtol=0)
+        # the release puts clusters behind the rest; in which order is no more than a name
+        ours, theirs = values[~plain & ~text], recorded[len(order) : len(order) + pooled]
+        assert len(ours) == pooled
+        by = torch.cdist(ours, theirs).argmin(1) if pooled else torch.arange(0)
+        assert sorted(by.tolist()) == list(range(pooled))
+        torch.testing.assert_close(ours, theirs[by], atol=1e-3, rtol=0)
+    else:
+        assert int((~plain & ~text).sum()) <= pooled
+
+
 ADAPTERS: dict[str, Callable[[Case], None]] = {
     "fastv": fastv,
     "pyramiddrop": pyramiddrop,
     "holitom_inner": holitom,
     "feather": feather,
     "dart": dart,
+    "sparsevlm": sparsevlm,
 }
