@@ -198,7 +198,7 @@ def test_padded_rows_equal_single_runs(
             out = model.generate(ids, attention_mask=(ids > 0).long(), past_key_values=cache, **ANSWER)
         return torch.stack(out.logits, 1), cache
 
-    limit = 1e-5 if kind == "sdpa" else 1e-4
+    limit = 1e-5 if kind == "sdpa" else 3e-5  # float32: logits near 8
     together, cache = answer(both, 12)
     for row, ids in enumerate((long, short)):
         alone, single = answer(ids, 12)
@@ -211,7 +211,7 @@ def test_padded_rows_equal_single_runs(
 def test_padding_that_is_held_stays_hidden(padding_models: Any) -> None:
     both = torch.cat([prompt(40), left_padded(prompt(6, seed=2), 40)])
     for kind, model in padding_models.items():
-        limit = 1e-5 if kind == "sdpa" else 1e-4
+        limit = 1e-5 if kind == "sdpa" else 3e-5  # float32: logits near 8
         cache = KeptCache.of(model, KNorm(keep_tokens=12, decoding="grow"))
         mask = (both > 0).long()
         with cache.watch(model):
