@@ -21,13 +21,13 @@ from streamprune.models.base import Checkpoint, VideoFamily
 from streamprune.models.families import family_class
 from streamprune.models.prompt_rows import VisualRows
 from streamprune.pipelines.request import AnswerRequest, read_encoder, read_recipe
-from streamprune.pipelines.stock_inputs import ReducedInputs, StockReducer, visual_rows
+from streamprune.pipelines.stock_inputs import ReducedInputs, StockReducer, token_labels, visual_rows
 from streamprune.recipe import Recipe
 from streamprune.tokens import Reduction
 
 __all__ = ["accelerate"]
 
-_INSIDE = ("encoder", "pre_llm", "in_llm")
+_INSIDE = ("encoder", "pre_llm", "in_llm", "kv")
 # families whose stock inputs can be shortened before the language model
 _SHORTENED = ("llava_onevision",)
 
@@ -49,8 +49,8 @@ def accelerate(
 
     Args:
         model: a stock transformers model of a supported family, loaded by whoever calls.
-        recipe: as for :meth:`VideoLLM.ask`, with the stages encoder, pre_llm and in_llm. The first two need
-            a LLaVA-OneVision model and one video a prompt.
+        recipe: as for :meth:`VideoLLM.ask`, with the stages encoder, pre_llm, in_llm and kv. The first two
+            need a LLaVA-OneVision model and one video a prompt; kv acts in ``generate`` alone, without beams.
         keep_ratio: share of the visual tokens KEPT, in (0, 1].
         keep_tokens: number of visual tokens kept; give one of the two.
         **options: the pre-LLM method's own options, or the in-LLM method's in a recipe without one.
@@ -107,6 +107,7 @@ class _Accelerated:
         # tokens missing from a cache; None: of several prompts, not the same number
         self._removed: weakref.WeakKeyDictionary[Any, int | None] = weakref.WeakKeyDictionary()
         self._cuts_inside = request.in_llm() is not None
+        self._policy = request.policy()
         self._reducer: StockReducer | None = None
         encoder = read_encoder(request.recipe)
         if encoder is not None or "pre_llm" in request.recipe.stages:
@@ -156,14 +157,14 @@ class _Accelerated:
             return self._go_on(given, cache)
         reduced = None if self._reducer is None else self._reducer(given)
         if reduced is None:
-            return self._stock(**given)
+            return self._with_cache(given, None)
         self._check_beams(given)
         ids = given["input_ids"]
         if given.get("max_length") is not None:
             reduced.given["max_length"] = given["max_length"] - reduced.removed
         self._now.reductions = reduced.reductions
         try:
-            out = self._stock(**reduced.given)
+            out = self._with_cache(reduced.given, reduced.reductions)
         finally:
             self._now.reductions = None
         self._remember(getattr(out, "past_key_values", None), reduced)
@@ -186,7 +187,26 @@ class _Accelerated:
             "attention_mask": torch.ones(1, held + new.shape[1], dtype=torch.int64, device=ids.device),
             "position_ids": places[None],
         }
-        return _with_prompt(self._stock(**given), ids, new.shape[1])
+        return _with_prompt(self._with_cache(given, None), ids, new.shape[1])
+
+    def _with_cache(self, given: dict[str, Any], reductions: Sequence[Reduction] | None) -> Any:
+        """The model's own generate, with a cache that the recipe's policy keeps small."""
+        if self._policy is None:
+            return self._stock(**given)
+        from streamprune.cache.kept import KeptCache
+
+        self._check_beams(given, least=1, why="share one cache, which a kv method keeps small for each alone")
+        cache = given.get("past_key_values")
+        if cache is None:
+            labels = token_labels(given["input_ids"], self._family, reductions)
+            cache = KeptCache.of(self._model, self._policy, labels=labels)
+        elif not isinstance(cache, KeptCache):
+            raise InvalidTypeError(
+                f"past_key_values must be a cache that was filled in a block with a kv method, got "
+                f"{type(cache).__name__}; leave it out"
+            )
+        with cache.watch(self._model):
+            return self._stock(**{**given, "past_key_values": cache})
 
     def _before_model(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._reducer is None:
@@ -235,17 +255,20 @@ class _Accelerated:
                 "leave it out"
             )
 
-    def _check_beams(self, given: dict[str, Any]) -> None:
+    def _check_beams(
+        self, given: dict[str, Any], *, least: int = 2, why: str = "would mix the videos of a batch"
+    ) -> None:
+        """Refuse beams for ``least`` prompts or more."""
         config = given.get("generation_config", self._model.generation_config)
         several = [
             name
             for name in ("num_beams", "num_return_sequences")
             if (given.get(name, getattr(config, name, None)) or 1) > 1
         ]
-        if several and len(given["input_ids"]) > 1:
+        if several and len(given["input_ids"]) >= least:
             raise InvalidValueError(
-                f"{' and '.join(several)} above 1 would mix the videos of a batch; generate for one prompt "
-                "at a time"
+                f"{' and '.join(several)} above 1 {why}; "
+                + ("generate for one prompt at a time" if least > 1 else "leave it out")
             )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from streamprune.errors import InvalidValueError
+from streamprune.kv.view import PROMPT_TEXT, TokenLabels
 from streamprune.models.base import VideoFamily
 from streamprune.models.prompt_rows import VisualRows
 from streamprune.pre_llm.base import PreLLMMethod
@@ -131,6 +132,31 @@ def visual_rows(
         else:
             found.append(_whole(rows, family))
     return found
+
+
+def token_labels(
+    ids: torch.Tensor, family: VideoFamily, reductions: Sequence[Reduction] | None
+) -> TokenLabels:
+    """What each token of the prompts ``ids`` is: text, or of which frame and place.
+
+    Where frames are not known all visual tokens count as of one, and places are left out.
+    """
+    segments, cells = torch.full_like(ids, PROMPT_TEXT), torch.full_like(ids, -1)
+    grids: list[tuple[int, int] | None] = []
+    for row, visual in enumerate(visual_rows(ids, family, reductions)):
+        if visual is None:
+            continue
+        if visual.grid is None or visual.places is None:
+            grids.append(None)
+            segments[row, visual.rows] = 0
+            continue
+        grids.append((visual.grid.rows, visual.grid.cols))
+        per_frame = visual.grid.tokens_per_frame
+        segments[row, visual.rows] = visual.places // per_frame
+        cells[row, visual.rows] = visual.places % per_frame
+    if not grids or None in grids or len(set(grids)) > 1:
+        return TokenLabels(segments)
+    return TokenLabels(segments, cells, grids[0])
 
 
 def _whole(rows: torch.Tensor, family: VideoFamily) -> VisualRows:

@@ -187,6 +187,53 @@ def test_a_second_turn_above_a_cut_equals_asking_it_by_hand(vlm: VideoLLM, clip:
     assert second.sequences[0, whole.shape[1]] == logits[0, -1].argmax()
 
 
+KV = {
+    "kv": Recipe(stages={"kv": Choice("streamingllm", {"keep_ratio": 0.5})}),
+    "all": Recipe(
+        stages={
+            "pre_llm": Choice("stride"),
+            "in_llm": Choice("fastv", {"layer": 1, "keep_ratio": 0.5}),
+            "kv": Choice("snapkv", {"keep_ratio": 0.5}),
+        }
+    ),
+}
+
+
+@pytest.mark.parametrize("name", KV)
+def test_a_kv_stage_says_what_ask_says_and_holds_less(vlm: VideoLLM, clip: Any, name: str) -> None:
+    model, inputs = vlm.family.model, stock_inputs(vlm, clip)
+    budget: dict[str, Any] = {"keep_ratio": 0.5} if name == "all" else {}
+    found, stock = traces(model), answer(model, inputs)
+    with sp.accelerate(model, KV[name], **budget):
+        out = model.generate(**inputs, do_sample=False, max_new_tokens=6, return_dict_in_generate=True)
+        turn = vlm.family.tokenizer("where is the big square ?", return_tensors="pt")["input_ids"]
+        whole = torch.cat([out.sequences, turn], 1)
+        cache = out.past_key_values
+        held = cache.layers[2].keys.shape[2]
+        model.generate(input_ids=whole, past_key_values=cache, do_sample=False, max_new_tokens=2)
+        with pytest.raises(InvalidValueError, match="num_beams above 1 share one cache"):
+            model.generate(**inputs, num_beams=2)
+    asked = vlm.ask(clip, QUESTION, recipe=KV[name], max_new_tokens=6, **budget)
+    ids = out.sequences[0, inputs["input_ids"].shape[1] :]
+    assert vlm.family.tokenizer.decode(ids, skip_special_tokens=True).strip() == asked.text
+    assert held < 0.6 * inputs["input_ids"].shape[1]
+    assert traces(model) == found
+    assert answer(model, inputs) == stock
+
+
+def test_a_kv_stage_that_keeps_all_changes_no_bit(vlm: VideoLLM, clip: Any) -> None:
+    model, inputs = vlm.family.model, stock_inputs(vlm, clip)
+    recipe = Recipe(stages={"kv": Choice("snapkv", {"keep_ratio": 1.0})})
+    settings: dict[str, Any] = {"output_logits": True, "return_dict_in_generate": True, "max_new_tokens": 4}
+    stock = model.generate(**inputs, do_sample=False, **settings)
+    with sp.accelerate(model, recipe):
+        ours = model.generate(**inputs, do_sample=False, **settings)
+        with pytest.raises(InvalidTypeError, match="filled in a block with a kv method, got DynamicCache"):
+            model.generate(**inputs, past_key_values=stock.past_key_values)
+    assert torch.equal(ours.sequences, stock.sequences)
+    assert all(torch.equal(*pair) for pair in zip(ours.logits, stock.logits, strict=True))
+
+
 def test_beams_of_one_prompt(vlm: VideoLLM, clip: Any) -> None:
     model, inputs = vlm.family.model, stock_inputs(vlm, clip)
     with sp.accelerate(model, RECIPES["both"], keep_ratio=0.5):
@@ -203,7 +250,7 @@ def test_beams_of_one_prompt(vlm: VideoLLM, clip: Any) -> None:
             RecipeError,
             "'frames'.* vlm.ask",
         ),
-        (Recipe(stages={"kv": Choice("knorm", {"keep_ratio": 0.5})}), {}, RecipeError, "'kv'.* vlm.ask"),
+        (Recipe(stages={"memory": Choice("tiered")}), {}, RecipeError, "does not carry out"),
         ("cdpruner", {"keep_ratio": 0.5}, RecipeError, "reads text_embeds of the question"),
         ("fastv", {"layer": 9}, InvalidValueError, r"before the layers \(9,\)"),
         ("fastvv", {}, LookupError, "Did you mean"),
