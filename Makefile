@@ -25,9 +25,9 @@ lint: $(STAMP) types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# reducers in units of one copy of their input, and the readers beside decord and OpenCV (about three minutes)
+# reducers in units of one copy of their input, and the readers beside decord and OpenCV (about five minutes)
 bench: $(STAMP)
-	$(BIN)/python -m streamprune.metrics.units random stride pool fastvid --keep-ratio 0.1 --scenes 8 32
+	$(BIN)/streamprune bench --stage pre-llm --repeats 5
 	$(BIN)/python demos/reader_benchmark.py --rounds 3
 
 format: $(STAMP)
