@@ -28,6 +28,7 @@ class MethodInfo:
         summary: one line for the table.
         target: ``module:Class``, or the class itself for methods registered at run time.
         may_repeat: the released method can keep the same token twice.
+        families: the model families it runs on, by ``model_type``; empty = every family.
     """
 
     name: str
@@ -39,6 +40,7 @@ class MethodInfo:
     summary: str
     target: str | type = dataclasses.field(repr=False)
     may_repeat: bool = False
+    families: tuple[str, ...] = ()
 
     def load(self) -> type:
         """Import and return the method's class."""
@@ -47,6 +49,10 @@ class MethodInfo:
         module, _, name = self.target.partition(":")
         loaded: type = getattr(importlib.import_module(module), name)
         return loaded
+
+
+# families whose tower can be run layer by layer
+_IN_THE_TOWER = ("llava_onevision",)
 
 
 def _row(
@@ -60,7 +66,9 @@ def _row(
     causal: bool = False,
     may_repeat: bool = False,
 ) -> MethodInfo:
-    return MethodInfo(name, stage, needs, causal, True, source, summary, f"streamprune.{target}", may_repeat)
+    families = _IN_THE_TOWER if stage == "encoder" else ()
+    target = f"streamprune.{target}"
+    return MethodInfo(name, stage, needs, causal, True, source, summary, target, may_repeat, families)
 
 
 ROWS = (

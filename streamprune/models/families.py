@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from streamprune.errors import UnsupportedModelError
+from streamprune.errors import UnknownNameError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from streamprune.models.base import VideoFamily
@@ -19,6 +19,12 @@ FAMILIES: dict[str, str] = {
     "qwen3_vl": "streamprune.models.qwen3_vl",
     "smolvlm": "streamprune.models.smolvlm",
 }
+
+
+def check_family(model_type: object) -> None:
+    """Raise UnknownNameError unless ``model_type`` is one of the families."""
+    if model_type not in FAMILIES:
+        raise UnknownNameError.among("model family", model_type, list(FAMILIES))
 
 
 def family_class(model_type: str | None, name: str) -> type[VideoFamily]:

@@ -68,7 +68,7 @@ def _format(value: float, kind: str) -> str:
     return f"{value:,.1f}{units[power]}"
 
 
-_COLUMNS = ("stage", "name", "needs", "causal", "source", "what it does")
+_COLUMNS = ("stage", "name", "needs", "causal", "families", "source", "what it does")
 
 
 def _cells(method: MethodInfo) -> tuple[str, ...]:
@@ -77,6 +77,7 @@ def _cells(method: MethodInfo) -> tuple[str, ...]:
         method.name,
         ", ".join(method.needs) or "nothing",
         "yes" if method.causal else "no",
+        ", ".join(method.families) or "all",
         method.source,
         method.summary,
     )

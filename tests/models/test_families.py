@@ -1,0 +1,71 @@
+"""What the table of methods says about families: every small model of every family gives what it promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from streamprune.encoder.tome import ToMe
+from streamprune.errors import UnknownNameError, UnsupportedModelError
+from streamprune.models.families import FAMILIES, check_family
+from streamprune.pipelines.offline import VideoLLM, load
+from streamprune.registry import get_method, list_methods
+from tests.models.small_internvl import save_small_internvl
+from tests.models.small_llava import save_small_llava
+from tests.models.small_llava_next import save_small_llava_next
+from tests.models.small_qwen import save_small_qwen
+from tests.models.small_smolvlm import save_small_smolvlm
+
+SAVE: dict[str, Callable[[Path], Path]] = {
+    "internvl": save_small_internvl,
+    "llava_next_video": save_small_llava_next,
+    "llava_onevision": save_small_llava,
+    "qwen2_5_vl": partial(save_small_qwen, model_type="qwen2_5_vl"),
+    "qwen2_vl": partial(save_small_qwen, model_type="qwen2_vl"),
+    "qwen3_vl": partial(save_small_qwen, model_type="qwen3_vl"),
+    "smolvlm": save_small_smolvlm,
+}
+
+
+@pytest.fixture(scope="module", params=sorted(SAVE))
+def vlm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> VideoLLM:
+    return load(SAVE[request.param](tmp_path_factory.mktemp(request.param)))
+
+
+def _clip(frames: int = 4) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return np.random.default_rng(0).integers(0, 256, (frames, 40, 48, 3), dtype=np.uint8)
+
+
+def test_every_family_is_here() -> None:
+    assert SAVE.keys() == FAMILIES.keys()
+    with pytest.raises(UnknownNameError, match=r"unknown model family 'qwen25vl'. Did you mean 'qwen2_5_vl'"):
+        check_family("qwen25vl")
+
+
+def test_it_gives_every_signal_a_reducer_reads(vlm: VideoLLM) -> None:
+    for info in list_methods("pre_llm"):
+        assert not info.families
+        vlm.family.check_signals(info.needs)
+
+
+def test_encoder_methods_run_where_the_table_says(vlm: VideoLLM) -> None:
+    if vlm.family.model_type in get_method("encoder", "tome").families:
+        vlm.family.check_encoder(ToMe())
+    else:
+        with pytest.raises(UnsupportedModelError, match="vision tower"):
+            vlm.family.check_encoder(ToMe())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options"), [("fastv", {"layer": 1}), ("snapkv", {"window": 4, "protect_text": False})]
+)
+def test_stages_inside_the_language_model_run(vlm: VideoLLM, recipe: str, options: dict[str, object]) -> None:
+    full = vlm.ask(_clip(), "what is it ?", max_new_tokens=3)
+    less = vlm.ask(_clip(), "what is it ?", recipe=recipe, keep_ratio=0.3, max_new_tokens=3, **options)
+    assert 0 < less.stats.kv_bytes < full.stats.kv_bytes
+    same = vlm.ask(_clip(), "what is it ?", recipe=recipe, keep_ratio=1.0, max_new_tokens=3, **options)
+    assert same.text == full.text
