@@ -85,9 +85,12 @@ def cosines(products: torch.Tensor) -> torch.Tensor:
 
 
 def squared_distances(products: torch.Tensor) -> torch.Tensor:
-    """(rows, rows) squared Euclidean distances from a Gram matrix: at least 0, exactly 0 on the diagonal."""
+    """(rows, rows) squared Euclidean distances from a Gram matrix: at least 0, exactly 0 on the diagonal.
+
+    Exactly symmetric, however the products were rounded: two points that are each other's nearest must tie.
+    """
     squares = products.diagonal()
-    distances = (squares[:, None] + squares[None, :] - 2 * products).clamp_(min=0)
+    distances = (squares[:, None] + squares[None, :] - (products + products.T)).clamp_(min=0)
     return distances.fill_diagonal_(0)
 
 
