@@ -6,7 +6,6 @@ python demos/write_results.py
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +78,8 @@ def readme(text: str) -> str:
         ),
     }
     for name, table in tables.items():
-        marked = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-        text = re.sub(marked, lambda found, table=table: found[1] + table + found[2], text, flags=re.S)
+        start = text.index(f"<!-- {name} -->\n") + len(f"<!-- {name} -->\n")
+        text = text[:start] + table + text[text.index(f"<!-- /{name} -->") :]
     return text
 
 

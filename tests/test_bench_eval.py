@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from streamprune.cli import app
 from streamprune.metrics import reducer_speed
+from streamprune.metrics.made_clip import made_clip
 from streamprune.report.retention import groups_markdown, retention_markdown
 from streamprune.report.speed import speed_markdown
 
@@ -97,7 +98,7 @@ def test_a_recipe_with_other_stages_is_refused(tmp_path: Path) -> None:
 
 
 def test_bench_records_every_method_on_every_clip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    small = partial(reducer_speed.made_clip, shape=(4, 5, 5, 8))
+    small = partial(made_clip, shape=(4, 5, 5, 8))
     monkeypatch.setattr(reducer_speed, "made_clip", lambda scenes, shape: small(scenes))
     arguments = ["bench", "--method", "stride", "--method", "fastvid", "--scenes", "1", "--scenes", "4"]
     done = runner.invoke(app, [*arguments, "--repeats", "1", "--json", str(tmp_path / "b.json")])

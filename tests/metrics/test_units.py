@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from streamprune.metrics import units
+from streamprune.metrics import made_clip, units
 
 
 def test_medians_of_interleaved_runs_over_the_copy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +46,7 @@ def test_threads_come_back_after_an_error() -> None:
 
 
 def test_made_clips_have_the_asked_scenes() -> None:
-    features, signals = units.made_clip(3, shape=(9, 2, 2, 4))
+    features, signals = made_clip.made_clip(3, shape=(9, 2, 2, 4))
     assert features.shape == (9, 2, 2, 4)
     assert signals["saliency"].shape == (9, 2, 2)
     looks = torch.nn.functional.normalize(signals["frame_features"], dim=1)
@@ -56,7 +56,7 @@ def test_made_clips_have_the_asked_scenes() -> None:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = units.made_clip
+    made = made_clip.made_clip
     monkeypatch.setattr(units, "made_clip", lambda scenes: made(scenes, shape=(4, 5, 5, 8)))
 
 

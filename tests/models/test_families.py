@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_encoder_methods_run_where_the_table_says(vlm: VideoLLM) -> None:
 @pytest.mark.parametrize(
     ("recipe", "options"), [("fastv", {"layer": 1}), ("snapkv", {"window": 4, "protect_text": False})]
 )
-def test_stages_inside_the_language_model_run(vlm: VideoLLM, recipe: str, options: dict[str, object]) -> None:
+def test_stages_inside_the_language_model_run(vlm: VideoLLM, recipe: str, options: dict[str, Any]) -> None:
     full = vlm.ask(_clip(), "what is it ?", max_new_tokens=3)
     less = vlm.ask(_clip(), "what is it ?", recipe=recipe, keep_ratio=0.3, max_new_tokens=3, **options)
     assert 0 < less.stats.kv_bytes < full.stats.kv_bytes

@@ -172,7 +172,7 @@ def test_dropped_tokens_equal_masked_ones(family: VideoFamily, pixels: torch.Ten
     masked = {**everything.model_inputs(), "attention_mask": seen.long()[None]}
     expected = logits(family, masked)[seen]
     assert (logits(family, prompt.model_inputs()) - expected).abs().max() <= 1e-5
-    assert prompt.input_ids[0, prompt.kept_columns].unique().tolist() == [PLACEHOLDER]
+    assert prompt.input_ids[0, prompt.kept_columns].unique().tolist() == [PLACEHOLDER]  # type: ignore[no-untyped-call]
     renumbered = family.prompt(QUESTION, Reduction.select(tokens, kept), positions="renumber")
     assert renumbered.position_ids.tolist() == [list(range(len(prompt)))]
     assert (logits(family, renumbered.model_inputs()) - expected).abs().max() > 1e-2
@@ -234,7 +234,7 @@ def test_signals_of_a_question(family: VideoFamily, pixels: torch.Tensor) -> Non
 
 def test_answers_from_pictures_to_text(family: VideoFamily, images: list[Any]) -> None:
     vlm, video = VideoLLM(family), np.stack(images)
-    settings = {"num_frames": FRAMES, "max_new_tokens": 4}
+    settings: dict[str, Any] = {"num_frames": FRAMES, "max_new_tokens": 4}
     plain = vlm.ask(video, QUESTION, **settings)
     assert plain.text
     assert vlm.ask(video, QUESTION, recipe="fastvid", keep_ratio=1.0, **settings).text == plain.text

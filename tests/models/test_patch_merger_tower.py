@@ -59,18 +59,18 @@ def queries_and_keys(family: VideoFamily, pixels: torch.Tensor, block: int) -> t
         calls.append((*stock(q, k, *tables), k))
         return calls[-1][:2]
 
-    module.apply_rotary_pos_emb_vision = spy
+    module.apply_rotary_pos_emb_vision = spy  # type: ignore[attr-defined]
     try:
         family.encode(pixels)
     finally:
-        module.apply_rotary_pos_emb_vision = stock
+        module.apply_rotary_pos_emb_vision = stock  # type: ignore[attr-defined]
     return tuple(rows.unflatten(0, (SLICES, -1)).transpose(1, 2) for rows in calls[block])
 
 
 def by_token(family: VideoFamily, rows: torch.Tensor) -> torch.Tensor:
     """(slices, patches, ...) to (slices, rows, cols, ...)."""
-    merged = rows.unflatten(1, (ROWS * COLS, 4)).mean(2)[:, token_order(family)]
-    return merged.unflatten(1, (ROWS, COLS))
+    merged = rows.unflatten(1, (ROWS * COLS, 4)).mean(2)[:, token_order(family)]  # type: ignore[no-untyped-call]
+    return merged.unflatten(1, (ROWS, COLS))  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_saliency_is_the_row_of_the_mean_query(family: VideoFamily, pixels: torc
     queries, keys, _ = queries_and_keys(family, pixels, 3)
     query, tokens = queries.mean(2), by_token(family, keys.transpose(1, 2))
     scores = torch.einsum("fhd,fyxhd->fhyx", query, tokens) / query.shape[-1] ** 0.5
-    expected = torch.softmax(scores.flatten(2), -1).mean(1).unflatten(1, (ROWS, COLS))
+    expected = torch.softmax(scores.flatten(2), -1).mean(1).unflatten(1, (ROWS, COLS))  # type: ignore[no-untyped-call]
     found = family.encode(pixels, ("saliency",)).signals["saliency"]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
@@ -114,7 +114,7 @@ def test_keys_and_features_are_means_over_patches(family: VideoFamily, pixels: t
     handle = merger.register_forward_pre_hook(lambda module, args: caught.append(args[0]))
     family.encode(pixels)
     handle.remove()
-    states = by_token(family, caught[0].unflatten(0, (SLICES, -1)))
+    states = by_token(family, caught[0].unflatten(0, (SLICES, -1)))  # type: ignore[no-untyped-call]
     torch.testing.assert_close(encoded.signals["encoder_features"], states, rtol=0, atol=1e-6)
 
 
@@ -155,7 +155,7 @@ def test_early_features_and_sensitivity(family: VideoFamily, pixels: torch.Tenso
     torch.testing.assert_close(found["early_features"], early, rtol=0, atol=1e-6)
     with torch.no_grad():
         scores = sensitivity(lambda rows: tower.merger(rows.reshape(-1, 32)), caught[1].reshape(-1, 4 * 32))
-    ordered = scores.reshape(SLICES, -1)[:, token_order(family)].unflatten(1, (ROWS, COLS))
+    ordered = scores.reshape(SLICES, -1)[:, token_order(family)].unflatten(1, (ROWS, COLS))  # type: ignore[no-untyped-call]
     torch.testing.assert_close(found["projector_sensitivity"], ordered, rtol=1e-4, atol=1e-5)
 
 

@@ -101,16 +101,16 @@ class Oracle:
         """(frames, heads, patches, head width)."""
         attn = self.layers[layer].self_attn
         rows = getattr(attn, name)(self.layers[layer].layer_norm1(self.states[layer]))
-        return rows.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)
+        return rows.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)  # type: ignore[no-any-return]
 
     def received(self, layer: int) -> torch.Tensor:
-        return self.maps[layer].float().mean((1, 2))
+        return self.maps[layer].float().mean((1, 2))  # type: ignore[no-any-return]
 
 
 def pool(values: torch.Tensor) -> torch.Tensor:
     """(frames, patches, channels) to (frames, rows, cols, channels), written out."""
     side = round(values.shape[1] ** 0.5)
-    grid = values.unflatten(1, (side, side)).permute(0, 3, 1, 2).float()
+    grid = values.unflatten(1, (side, side)).permute(0, 3, 1, 2).float()  # type: ignore[no-untyped-call]
     half = -(-side // 2)
     return torch.nn.functional.interpolate(grid, size=(half, half), mode="bilinear").permute(0, 2, 3, 1)
 

@@ -16,7 +16,7 @@ def distances_of(*shape: int, seed: int = 0) -> torch.Tensor:
     """(..., n, n) cosine distances of random tokens; shape = (..., n, channels)."""
     values = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     unit = values / values.norm(dim=-1, keepdim=True)
-    return 1 - unit @ unit.mT
+    return 1 - unit @ unit.mT  # type: ignore[no-any-return]
 
 
 def farthest_points(distances: Floats, count: int, first: int, *, pick_again: bool = False) -> list[int]:

@@ -98,8 +98,8 @@ def test_pictures_are_compared_across_batches(vlm: VideoLLM, video: Video) -> No
     for name in names:
         assert torch.equal(parts[name], whole[name])
     assert (whole["pixel_change"][1:] > 0).all()
-    kept = {"compare": "pixels", "recipe": "evs", "keep_ratio": 0.5, "num_frames": 12, "max_new_tokens": 4}
-    assert vlm.ask(video, QUESTION, **kept).stats.tokens_kept == 96
+    evs: dict[str, Any] = {"compare": "pixels", "recipe": "evs", "keep_ratio": 0.5, "num_frames": 12}
+    assert vlm.ask(video, QUESTION, max_new_tokens=4, **evs).stats.tokens_kept == 96
 
 
 def test_with_a_method_inside_the_tower_only_what_it_puts_out_can_be_read_later(

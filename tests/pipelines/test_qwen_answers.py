@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from streamprune.pipelines.offline import VideoLLM, load
 from tests.models.small_qwen import FAMILIES, save_small_qwen
 
 QUESTION = "what colour is the circle ?"
-SETTINGS = {"num_frames": 11, "max_new_tokens": 5}
+SETTINGS: dict[str, Any] = {"num_frames": 11, "max_new_tokens": 5}
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -109,7 +110,12 @@ def test_more_tokens_than_the_context_fit_where_they_share_positions(
     """90 tokens and more, of which 9 are kept: the full prompt would not fit, its positions do."""
     for model_type in ("qwen2_vl", "qwen2_5_vl"):
         vlm = load(save_small_qwen(tmp_path / model_type, model_type, context_tokens=64))
-        settings = {"recipe": "stride", "keep_tokens": 9, "num_frames": 11, "max_new_tokens": 3}
+        settings: dict[str, Any] = {
+            "recipe": "stride",
+            "keep_tokens": 9,
+            "num_frames": 11,
+            "max_new_tokens": 3,
+        }
         assert vlm.ask(video, QUESTION, **settings).stats.tokens_in >= 90
         with pytest.raises(ContextLengthError, match="more than the model's context of 64"):
             vlm.ask(video, QUESTION, num_frames=11)

@@ -104,7 +104,7 @@ def test_a_share_and_a_budget_exclude_each_other() -> None:
         with pytest.raises(
             ValueError, match=r"prune_share=0\.7 of dycoke .* leave out prune_share or the budget"
         ):
-            reduce_tokens(draw(8), "dycoke", prune_share=0.7, **budget)  # type: ignore[arg-type]
+            reduce_tokens(draw(8), "dycoke", prune_share=0.7, **budget)
 
 
 @pytest.mark.parametrize(

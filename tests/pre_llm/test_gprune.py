@@ -80,4 +80,4 @@ def test_options() -> None:
     assert {name: value for name, value in asdict(GPrune()).items() if name != "budget"} == released
     for bad in ({"similarity_threshold": 1.5}, {"temperature": 0}, {"steps": 0}):
         with pytest.raises(ValueError, match=next(iter(bad))):
-            GPrune(**bad)  # type: ignore[arg-type]
+            GPrune(**bad)

@@ -76,7 +76,8 @@ def test_agrees_with_plain_loops(shape: tuple[int, int, int], options: dict[str,
     clip = made(*shape, seed=seed)
     frames, rows, cols = shape
     levels = reference_levels(
-        *(clip[n].double().numpy().reshape(frames, rows * cols, -1) for n in ("features", "image_embeds")),
+        clip["features"].double().numpy().reshape(frames, rows * cols, -1),
+        clip["image_embeds"].double().numpy().reshape(frames, rows * cols, -1),
         clip["text_embeds"].double().numpy(),
         options.get("num_cuts", 4),
         options.get("num_key_events", 3),

@@ -81,7 +81,7 @@ def test_a_budget_over_the_clip_is_the_threshold_that_meets_it() -> None:
 
 def test_a_budget_by_frame_waits_until_the_first_frame_is_paid_for() -> None:
     for budget in ({"keep_ratio": 0.3}, {"keep_tokens": 60}):
-        kept = run(draw(10), rank="frame", **budget).index // 20  # type: ignore[arg-type]
+        kept = run(draw(10), rank="frame", **budget).index // 20
         assert torch.bincount(kept).tolist() == [20, 0, 0, 4, 6, 6, 6, 6, 6, 6]
     assert not TimeChatOnline(rank="frame", budget=Budget(keep_tokens=60)).causal
 

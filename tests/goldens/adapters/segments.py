@@ -49,7 +49,7 @@ def holitom(case: Case) -> None:
     similarity = previous_cosine(features.flatten(1, 2))
     case.close("similarity", similarity)
     segments, saved = static_windows(similarity > hp["tau"], longest=hp["max_window"])
-    case.same("windows", [[start, stop - 1] for start, stop in segments])
+    case.same("windows", torch.tensor([[start, stop - 1] for start, stop in segments]))
     assert saved == float(case.arrays["out_total_saved"])
     emitted = reduction.index[reduction.order]
     frame, place = emitted // grid.tokens_per_frame, emitted % grid.tokens_per_frame

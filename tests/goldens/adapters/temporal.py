@@ -112,7 +112,7 @@ def stc(case: Case) -> None:
     compare_kept(case, reduction.index)
     if not case.exact:
         return
-    calls = features.flatten(1, 2).split(hp["frames_per_call"])
+    calls = features.flatten(1, 2).split(hp["frames_per_call"])  # type: ignore[no-untyped-call]
     channels = [quiet_channels(call.flatten(0, 1), hp["channel_keep"])[1] for call in calls]
     case.same("channels", torch.stack(channels))
 
