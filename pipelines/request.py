@@ -220,12 +220,9 @@ def read_encoder(recipe: Recipe) -> EncoderMethod | None:
     """The method that ``recipe`` names for the inside of the vision tower; None when it names none."""
     from streamprune.encoder.base import EncoderMethod
 
-    built = recipe.build("encoder")
-    if built is not None and not isinstance(built, EncoderMethod):
-        raise InvalidTypeError(
-            f"the encoder method {recipe.stages['encoder'].method!r} must be a subclass of "
-            f"streamprune.encoder.base.EncoderMethod, got {type(built).__name__}"
-        )
+    built: EncoderMethod | None = recipe.build("encoder")
+    if built is not None:
+        _check_base(recipe, "encoder", built, EncoderMethod)
     return built
 
 
@@ -239,12 +236,8 @@ def read_in_llm(recipe: Recipe, build: Callable[[Stage], Any] | None = None) -> 
         return None
     from streamprune.in_llm.base import InLLMMethod
 
-    built = (recipe.build if build is None else build)("in_llm")
-    if not isinstance(built, InLLMMethod):
-        raise InvalidTypeError(
-            f"the in_llm method {recipe.stages['in_llm'].method!r} must be a subclass of "
-            f"streamprune.in_llm.base.InLLMMethod, got {type(built).__name__}"
-        )
+    built: InLLMMethod = (build or recipe.build)("in_llm")
+    _check_base(recipe, "in_llm", built, InLLMMethod)
     return built
 
 
@@ -254,13 +247,18 @@ def read_kv(recipe: Recipe, build: Callable[[Stage], Any] | None = None) -> Poli
         return None
     from streamprune.kv.base import Policy
 
-    built = (recipe.build if build is None else build)("kv")
-    if not isinstance(built, Policy):
-        raise InvalidTypeError(
-            f"the kv method {recipe.stages['kv'].method!r} must be a subclass of "
-            f"streamprune.kv.base.Policy, got {type(built).__name__}"
-        )
+    built: Policy = (build or recipe.build)("kv")
+    _check_base(recipe, "kv", built, Policy)
     return built
+
+
+def _check_base(recipe: Recipe, stage: Stage, built: object, base: type) -> None:
+    """Raise InvalidTypeError unless what was built for ``stage`` is a ``base``."""
+    if not isinstance(built, base):
+        raise InvalidTypeError(
+            f"the {stage} method {recipe.stages[stage].method!r} must be a subclass of "
+            f"{base.__module__}.{base.__name__}, got {type(built).__name__}"
+        )
 
 
 def check_together(policy: Policy) -> None:

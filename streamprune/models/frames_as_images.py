@@ -13,21 +13,21 @@ import torch
 
 from streamprune.encoder.base import EncoderMethod
 from streamprune.errors import InvalidValueError, UnsupportedModelError
-from streamprune.models.base import Checkpoint, EncodedFrames, Prompt, VideoFamily
+from streamprune.models.base import Checkpoint, EncodedFrames, Prompt
 from streamprune.models.chat_template import text_ids
-from streamprune.models.pixel_signals import PIXEL_SIGNALS, Patches
+from streamprune.models.pixel_signals import Patches
 from streamprune.models.positions import PositionRule
 from streamprune.models.preprocessing import FrameTransform
+from streamprune.models.tower_family import TowerFamily
 from streamprune.models.tower_layout import TowerLayout
 from streamprune.models.tower_signals import TowerSignals
 from streamprune.models.written_prompt import WrittenPrompt
 from streamprune.tokens import Reduction, VideoGrid
 
 # signals that need nothing from inside the tower
-_LAST_SIGNALS = ("image_embeds", "frame_features")
 
 
-class FramesAsImages(VideoFamily):
+class FramesAsImages(TowerFamily):
     """A stock model whose prompt has text before every frame of tokens.
 
     That text and the tags around a frame stay when all its tokens are dropped.
@@ -110,14 +110,6 @@ class FramesAsImages(VideoFamily):
         """Patches along a side of a frame."""
         return self.transform.size[0] // self._patch
 
-    def available_signals(self) -> tuple[str, ...]:
-        """The tower's, those of what leaves it, and those of the pictures."""
-        return (*self._tower.names(), *_LAST_SIGNALS, *PIXEL_SIGNALS)
-
-    def cheap_signals(self) -> tuple[str, ...]:
-        """A mean over the features."""
-        return ("frame_features",)
-
     @torch.no_grad()
     def encode(
         self,
@@ -127,11 +119,8 @@ class FramesAsImages(VideoFamily):
         before: torch.Tensor | None = None,
     ) -> EncodedFrames:
         """Run the model's ``get_image_features`` on (frames, 3, rows, cols)."""
-        self.check_frame_signals(signals)
-        if encoder is not None:
-            self.check_encoder(encoder, signals)
+        inside = self._read_inside(signals, encoder)
         pixels = pixels.to(self.vision_device())
-        inside = [name for name in signals if name not in (*_LAST_SIGNALS, *PIXEL_SIGNALS)]
         with self._tower.watch(inside) as found:
             rows = self.image_features(pixels)
         grid = self.grid(len(pixels))

@@ -8,21 +8,21 @@ from typing import Any, ClassVar
 import torch
 
 from streamprune.encoder.base import EncoderMethod
-from streamprune.models.base import Checkpoint, EncodedFrames, Prompt, VideoFamily
+from streamprune.models.base import Checkpoint, EncodedFrames, Prompt
 from streamprune.models.chat_template import place_of_video, video_prompt_ids
-from streamprune.models.pixel_signals import PIXEL_SIGNALS, Patches
+from streamprune.models.pixel_signals import Patches
 from streamprune.models.positions import PositionRule
 from streamprune.models.preprocessing import FrameTransform
+from streamprune.models.tower_family import TowerFamily
 from streamprune.models.tower_layout import TowerLayout
 from streamprune.models.tower_signals import TowerSignals
 from streamprune.models.written_prompt import WrittenPrompt
 from streamprune.tokens import Reduction, VideoGrid
 
 # signals that need nothing from inside the tower
-_LAST_SIGNALS = ("image_embeds", "frame_features")
 
 
-class LlavaNextVideo(VideoFamily):
+class LlavaNextVideo(TowerFamily):
     """A stock ``LlavaNextVideoForConditionalGeneration``. Frames carry no times.
 
     Of a picture that is not square the middle is seen, as the stock processor cuts it.
@@ -63,14 +63,6 @@ class LlavaNextVideo(VideoFamily):
         """Patches along a side of a frame."""
         return self.transform.size[0] // int(self.model.config.vision_config.patch_size)
 
-    def available_signals(self) -> tuple[str, ...]:
-        """The tower's, those of what leaves it, and those of the pictures."""
-        return (*self._tower.names(), *_LAST_SIGNALS, *PIXEL_SIGNALS)
-
-    def cheap_signals(self) -> tuple[str, ...]:
-        """The tower has computed it anyway."""
-        return ("frame_features",)
-
     @torch.no_grad()
     def encode(
         self,
@@ -80,11 +72,8 @@ class LlavaNextVideo(VideoFamily):
         before: torch.Tensor | None = None,
     ) -> EncodedFrames:
         """Run the model's ``get_video_features`` on (frames, 3, rows, cols)."""
-        self.check_frame_signals(signals)
-        if encoder is not None:
-            self.check_encoder(encoder, signals)
+        inside = self._read_inside(signals, encoder)
         pixels = pixels.to(self.vision_device())
-        inside = [name for name in signals if name not in (*_LAST_SIGNALS, *PIXEL_SIGNALS)]
         with self._tower.watch(inside) as found:
             outputs = self.model.get_video_features(pixels[None], return_dict=True)
         grid = self.grid(len(pixels))

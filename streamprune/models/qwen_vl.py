@@ -12,22 +12,22 @@ from typing import Any, ClassVar
 import torch
 
 from streamprune.encoder.base import EncoderMethod
-from streamprune.models.base import Checkpoint, EncodedFrames, Prompt, VideoFamily
+from streamprune.models.base import Checkpoint, EncodedFrames, Prompt
 from streamprune.models.chat_template import place_of_video, video_prompt_ids
 from streamprune.models.patch_merger_tower import MergedOrder, PatchMergerTower
 from streamprune.models.pixel_budget import PixelBudget, patch_rows
-from streamprune.models.pixel_signals import PIXEL_SIGNALS, Patches
+from streamprune.models.pixel_signals import Patches
 from streamprune.models.positions import PositionRule
 from streamprune.models.preprocessing import Clip, FrameTransform
+from streamprune.models.tower_family import TowerFamily
 from streamprune.models.written_prompt import WrittenPrompt
 from streamprune.ops.pixels import patch_change
 from streamprune.tokens import Reduction, VideoGrid
 
 # signals that need nothing from inside the tower
-_LAST_SIGNALS = ("image_embeds", "frame_features")
 
 
-class QwenVL(VideoFamily):
+class QwenVL(TowerFamily):
     """A stock Qwen model that sees videos.
 
     A temporal slice of two frames is one frame of tokens (an odd last frame counts twice), each token one
@@ -97,14 +97,6 @@ class QwenVL(VideoFamily):
         """(tokens,) where each token stands inside the tower, None when in the order of the grid."""
         return None
 
-    def available_signals(self) -> tuple[str, ...]:
-        """Those of the tower, of what leaves it, and of the pictures."""
-        return (*self._tower.names(), *_LAST_SIGNALS, *PIXEL_SIGNALS)
-
-    def cheap_signals(self) -> tuple[str, ...]:
-        """A mean over the features."""
-        return ("frame_features",)
-
     @torch.no_grad()
     def encode(
         self,
@@ -117,16 +109,13 @@ class QwenVL(VideoFamily):
 
         ``before`` is the first frame of the slice before.
         """
-        self.check_frame_signals(signals)
-        if encoder is not None:
-            self.check_encoder(encoder, signals)
+        inside = self._read_inside(signals, encoder)
         pixels = pixels.to(self.vision_device())
         grid = self.grid(len(pixels), (pixels.shape[2], pixels.shape[3]))
         sides = [grid.frames, grid.rows * self._merge, grid.cols * self._merge]
         grid_thw = torch.tensor([sides], device=pixels.device)
         rows = self._rows(pixels)
         order = MergedOrder(grid, self._merge**2, self.token_places(grid_thw))
-        inside = [name for name in signals if name not in (*_LAST_SIGNALS, *PIXEL_SIGNALS)]
         with self._tower.watch(inside, order) as found:
             outputs = self.model.get_video_features(rows, video_grid_thw=grid_thw, return_dict=True)
         features = outputs.pooler_output[0].unflatten(0, (grid.frames, grid.rows, grid.cols))
