@@ -11,7 +11,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from streamprune import catalog, registry
+from streamprune import registry
+from streamprune.catalog.info import method_row
 from streamprune.reduce import reduce_tokens
 from tests.contract import test_contract as contract
 from tests.contract.row import Row
@@ -31,7 +32,7 @@ def row(monkeypatch: pytest.MonkeyPatch) -> Row:
     module = ModuleType("streamprune.pre_llm.loudest")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     exec(compile(file, module.__name__, "exec"), module.__dict__)
-    info = eval(line, {"_row": catalog._row})
+    info = eval(line, {"_row": method_row})
     monkeypatch.setitem(registry._methods, ("pre_llm", info.name), info)
     made: Row = eval(contract_row, {"Row": Row})
     return made

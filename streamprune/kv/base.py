@@ -1,7 +1,7 @@
 """What a cache policy is: options, a budget, and one choice per layer and call.
 
 To add one: a file in this folder with a frozen keyword-only dataclass and a line in
-``streamprune/catalog.py``. ``streamprune.cache.kept`` carries the choices out in a stock model's cache.
+``streamprune/catalog/kv.py``. ``streamprune.cache.kept`` carries the choices out in a stock model's cache.
 """
 
 from __future__ import annotations

@@ -1,0 +1,68 @@
+"""What the registry knows about a method, and the one way to write it down."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Stage = Literal["frames", "encoder", "pre_llm", "in_llm", "kv", "memory"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """One row of the registry.
+
+    Attributes:
+        name: what users type.
+        stage: where in the pipeline it works.
+        needs: names of the signals it reads.
+        causal: usable on a live stream.
+        training_free: works without training anything.
+        source: where the method was published, or "baseline".
+        summary: one line for the table.
+        target: ``module:Class``, or the class itself for methods registered at run time.
+        may_repeat: the released method can keep the same token twice.
+        families: the model families it runs on, by ``model_type``; empty = every family.
+    """
+
+    name: str
+    stage: Stage
+    needs: tuple[str, ...]
+    causal: bool
+    training_free: bool
+    source: str
+    summary: str
+    target: str | type = dataclasses.field(repr=False)
+    may_repeat: bool = False
+    families: tuple[str, ...] = ()
+
+    def load(self) -> type:
+        """Import and return the method's class."""
+        if isinstance(self.target, type):
+            return self.target
+        module, _, name = self.target.partition(":")
+        loaded: type = getattr(importlib.import_module(module), name)
+        return loaded
+
+
+# families whose tower can be run layer by layer
+_IN_THE_TOWER = ("llava_onevision",)
+
+
+def method_row(
+    stage: Stage,
+    name: str,
+    target: str,
+    *,
+    source: str,
+    summary: str,
+    needs: tuple[str, ...] = (),
+    causal: bool = False,
+    may_repeat: bool = False,
+) -> MethodInfo:
+    families = _IN_THE_TOWER if stage == "encoder" else ()
+    target = f"streamprune.{target}"
+    return MethodInfo(name, stage, needs, causal, True, source, summary, target, may_repeat, families)
