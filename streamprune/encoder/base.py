@@ -1,7 +1,8 @@
 """What an encoder method is: options, the layers it acts in, and one decision per layer.
 
-To add one: a file in this folder with a frozen keyword-only dataclass, a line in ``streamprune/catalog/encoder.py``
-and a row in ``tests/encoder/table.py``. ``streamprune.models.vision_layers`` runs the layers of a tower.
+To add one: a file in this folder with a frozen keyword-only dataclass, a line in
+``streamprune/catalog/encoder.py`` and a row in ``tests/encoder/table.py``.
+``streamprune.models.vision_layers`` runs the layers of a tower.
 """
 
 from __future__ import annotations

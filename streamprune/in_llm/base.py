@@ -1,7 +1,8 @@
 """What an in-LLM method is: the layers it acts before, and one decision at each of them.
 
-To add one: a file in this folder with a frozen keyword-only dataclass, a line in ``streamprune/catalog/in_llm.py``
-and a row in ``tests/in_llm/table.py``. ``streamprune.models.attach`` runs it inside a language model.
+To add one: a file in this folder with a frozen keyword-only dataclass, a line in
+``streamprune/catalog/in_llm.py`` and a row in ``tests/in_llm/table.py``. ``streamprune.models.attach`` runs
+it inside a language model.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What a pre-LLM method is: options, a count that needs no content, and one decision.
 
-To add one: a file in this folder with a frozen keyword-only dataclass, a line in ``streamprune/catalog/pre_llm.py``,
-a row in a file of ``tests/contract/rows`` (and one in ``tests/goldens`` when released code was recorded).
+To add one: a file in this folder with a frozen keyword-only dataclass, a line in
+``streamprune/catalog/pre_llm.py``, a row in a file of ``tests/contract/rows`` (and one in ``tests/goldens``
+when released code was recorded).
 """
 
 from __future__ import annotations
