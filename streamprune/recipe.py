@@ -15,8 +15,9 @@
     method = "fastvid"
     num_segments = 8
 
-Every pre-LLM method is also a recipe of its own name, and so is a method of another stage whose name no other
-stage has (``earlytom``, ``scene``).
+Every method's name is a recipe too. A method published with parts before and inside the language model, or
+with its cache, brings all of them: ``holitom`` is pre_llm and in_llm. A stage before the name takes that part
+alone (``pre_llm:holitom``), and names joined by ``+`` make one recipe: ``fastvid+fastv+snapkv``.
 
 The budget at the top counts visual tokens: those that reach the language model, or, in a recipe without
 [pre_llm], those that its [in_llm] method leaves. Beside [pre_llm] an [in_llm] method has a keep_ratio or
@@ -39,6 +40,9 @@ from streamprune.registry import STAGES, Stage, build_method, check_stage, get_m
 
 # stages whose methods have a budget of their own
 _OWN_BUDGET = ("in_llm", "kv")
+
+# a method's parts in these stages work together; a method of another stage is a form of its own
+_JOINED = frozenset[Stage](("pre_llm", "in_llm", "kv"))
 
 _TOP_LEVEL = ("name", "keep_ratio", "keep_tokens", *STAGES)
 
@@ -101,15 +105,21 @@ class Recipe:
 
     @classmethod
     def named(cls, name: str) -> Recipe:
-        """The recipe called ``name``: a pre-LLM method's, or that of a method which is in one stage only."""
-        stages: dict[str, list[Stage]] = {}
-        for info in list_methods():
-            stages.setdefault(info.name, []).append(info.stage)
-        usable = {one: found for one, found in stages.items() if "pre_llm" in found or len(found) == 1}
-        if name not in usable:
-            raise UnknownNameError.among("recipe", name, list(usable))
-        stage: Stage = "pre_llm" if "pre_llm" in usable[name] else usable[name][0]
-        return cls(name, MappingProxyType({stage: Choice(name)}))
+        """The recipe called ``name``: ``METHOD``, ``STAGE:METHOD``, or several of them joined by ``+``.
+
+        A method alone brings its stages from pre_llm on; if it has none, the one stage that it has.
+        Raises UnknownNameError, and RecipeError when two of several have the same stage.
+        """
+        stages: dict[Stage, Choice] = {}
+        for part in name.split("+"):
+            for stage, method in _parts(part.strip()):
+                if stage in stages:
+                    raise RecipeError(
+                        f"recipe {name!r}: {stages[stage].method!r} and {method!r} both have a stage {stage}; "
+                        f"take one, or a part of a method by its stage, e.g. '{stage}:{method}'"
+                    )
+                stages[stage] = Choice(method)
+        return cls(name, MappingProxyType({stage: stages[stage] for stage in STAGES if stage in stages}))
 
     @classmethod
     def from_file(cls, path: str | Path) -> Recipe:
@@ -168,7 +178,8 @@ class Recipe:
     def build(self, stage: Stage, **extra: Any) -> Any:
         """Make the method of ``stage`` from its options (and ``extra``); None when the stage is not named.
 
-        The pre-LLM method also gets the recipe's budget; without one the in-LLM method does.
+        The pre-LLM method also gets the recipe's budget; without one the in-LLM method does. Beside a pre-LLM
+        method that was told to keep everything, an in-LLM method without a budget of its own does so too.
         """
         choice = self.stages.get(stage)
         if choice is None:
@@ -185,6 +196,13 @@ class Recipe:
                     "method, which has one already; leave out one of the two"
                 )
             options["keep_ratio"], options["keep_tokens"] = self.budget.keep_ratio, self.budget.keep_tokens
+        elif (
+            stage == "in_llm"
+            and self.budget.is_given
+            and self.budget.keeps_all
+            and not {"keep_ratio", "keep_tokens"} & options.keys()
+        ):
+            options["keep_ratio"] = 1.0
         return build_method(stage, choice.method, options)
 
 
@@ -199,3 +217,20 @@ def _read_choice(stage: Stage, table: object) -> Choice:
             )
     options = {key: value for key, value in table.items() if key != "method"}
     return Choice(table["method"], MappingProxyType(options))
+
+
+def _parts(text: str) -> list[tuple[Stage, str]]:
+    """(stage, method) of ``METHOD`` or ``STAGE:METHOD``."""
+    head, colon, method = text.partition(":")
+    if colon:
+        check_stage(head)
+        stage: Stage = head  # type: ignore[assignment]
+        return [(get_method(stage, method).stage, method)]
+    found: dict[str, list[Stage]] = {}
+    for info in list_methods():
+        found.setdefault(info.name, []).append(info.stage)
+    usable = {name for name, stages in found.items() if len(stages) == 1 or _JOINED.intersection(stages)}
+    if text not in usable:
+        raise UnknownNameError.among("recipe", text, sorted(usable))
+    stages = [stage for stage in found[text] if stage in _JOINED] or found[text]
+    return [(stage, text) for stage in stages]

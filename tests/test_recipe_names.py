@@ -1,0 +1,60 @@
+"""Recipes by name: parts of one method together, one part alone, several methods joined."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamprune.errors import RecipeError, UnknownNameError
+from streamprune.recipe import Choice, Recipe
+
+
+def _stages(name: str) -> dict[str, str]:
+    return {stage: choice.method for stage, choice in Recipe.named(name).stages.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "stages"),
+    [
+        ("fastvid", {"pre_llm": "fastvid"}),
+        ("holitom", {"pre_llm": "holitom", "in_llm": "holitom"}),
+        ("tome", {"pre_llm": "tome"}),
+        ("encoder:tome", {"encoder": "tome"}),
+        ("in_llm:holitom", {"in_llm": "holitom"}),
+        ("earlytom", {"encoder": "earlytom"}),
+        ("frames:fastvid", {"frames": "fastvid"}),
+        ("snapkv + fastvid+fastv", {"pre_llm": "fastvid", "in_llm": "fastv", "kv": "snapkv"}),
+        ("frames:uniform+encoder:tome+stride", {"frames": "uniform", "encoder": "tome", "pre_llm": "stride"}),
+    ],
+)
+def test_a_name_stands_for_its_stages_in_their_order(name: str, stages: dict[str, str]) -> None:
+    assert _stages(name) == stages
+    assert list(_stages(name)) == list(stages)
+    assert Recipe.named(name).name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "said"),
+    [
+        ("fastvidd", UnknownNameError, "unknown recipe 'fastvidd'. Did you mean 'fastvid'"),
+        ("fastvid+fastw", UnknownNameError, "unknown recipe 'fastw'. Did you mean 'fastv'"),
+        ("fastvid+", UnknownNameError, "unknown recipe ''"),
+        ("prellm:fastvid", UnknownNameError, "unknown stage 'prellm'. Did you mean 'pre_llm'"),
+        ("in_llm:fastvid", UnknownNameError, "unknown in_llm method 'fastvid'"),
+        (
+            "fastvid+holitom",
+            RecipeError,
+            "'fastvid' and 'holitom' both have a stage pre_llm",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_name_is_said(name: str, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        Recipe.named(name)
+
+
+def test_keeping_everything_keeps_it_in_every_part() -> None:
+    recipe = Recipe.named("holitom")
+    assert recipe.with_budget(0.25).build("in_llm") == recipe.build("in_llm")
+    assert recipe.with_budget(1.0).build("in_llm").keep_ratio == 1.0
+    own = Recipe("mine", {"pre_llm": "stride", "in_llm": Choice("fastv", {"keep_ratio": 0.5})})
+    assert own.with_budget(1.0).build("in_llm").keep_ratio == 0.5
