@@ -115,8 +115,8 @@ class Recipe:
             for stage, method in _parts(part.strip()):
                 if stage in stages:
                     raise RecipeError(
-                        f"recipe {name!r}: {stages[stage].method!r} and {method!r} both have a stage {stage}; "
-                        f"take one, or a part of a method by its stage, e.g. '{stage}:{method}'"
+                        f"recipe {name!r}: {stages[stage].method!r} and {method!r} both have a stage "
+                        f"{stage}; take one, or a part of a method by its stage, e.g. '{stage}:{method}'"
                     )
                 stages[stage] = Choice(method)
         return cls(name, MappingProxyType({stage: stages[stage] for stage in STAGES if stage in stages}))

@@ -56,5 +56,5 @@ def test_keeping_everything_keeps_it_in_every_part() -> None:
     recipe = Recipe.named("holitom")
     assert recipe.with_budget(0.25).build("in_llm") == recipe.build("in_llm")
     assert recipe.with_budget(1.0).build("in_llm").keep_ratio == 1.0
-    own = Recipe("mine", {"pre_llm": "stride", "in_llm": Choice("fastv", {"keep_ratio": 0.5})})
+    own = Recipe("mine", {"pre_llm": Choice("stride"), "in_llm": Choice("fastv", {"keep_ratio": 0.5})})
     assert own.with_budget(1.0).build("in_llm").keep_ratio == 0.5
