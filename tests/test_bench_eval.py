@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from streamprune.cli import app
 from streamprune.metrics import reducer_speed
 from streamprune.metrics.made_clip import made_clip
-from streamprune.report.retention import groups_markdown, retention_markdown
+from streamprune.report.retention import costs_markdown, groups_markdown, retention_markdown
 from streamprune.report.speed import speed_markdown
 
 runner = CliRunner()
@@ -89,12 +89,39 @@ def test_bad_input_is_answered(arguments: list[str], said: str) -> None:
     assert said in " ".join(done.output.split())
 
 
-def test_a_recipe_with_other_stages_is_refused(tmp_path: Path) -> None:
-    recipe = tmp_path / "r.toml"
-    recipe.write_text('[frames]\nmethod = "uniform"\n[pre_llm]\nmethod = "stride"\n')
-    done = runner.invoke(app, ["eval", "--recipe", str(recipe)])
-    assert done.exit_code == 2
-    assert "must name a pre_llm method and nothing else" in " ".join(done.output.split())
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("asked")
+    recipe = folder / "own.toml"
+    recipe.write_text(
+        'keep_ratio = 0.5\n[frames]\nmethod = "uniform"\nnum_frames = 8\n[pre_llm]\nmethod = "stride"\n'
+    )
+    names = ["pre_llm:stride", "stride+knorm", "fastv", "knorm", "encoder:tome", str(recipe)]
+    arguments = [part for name in names for part in ("--recipe", name)]
+    arguments += ["--questions", "10", "--keep-ratio", "1.0", "--json", str(folder / "e.json")]
+    done = runner.invoke(app, ["eval", *arguments])
+    assert done.exit_code == 0, done.output
+    record = json.loads((folder / "e.json").read_text())
+    assert costs_markdown(record).count("\n") == 2 + len(names)
+    return {Path(row["recipe"]).stem: row for row in record["rows"]}
+
+
+def test_recipes_of_every_stage_are_asked(asked: dict[str, dict[str, Any]]) -> None:
+    packed = asked.pop("pre_llm:stride")
+    assert "kv_bytes" not in packed
+    for name in ("stride+knorm", "fastv", "knorm"):
+        row = asked[name]
+        # with everything kept, asking one by one is right as often as all questions in one pass
+        assert (row["accuracy"], row["count"]) == (packed["accuracy"], 10)
+        assert (row["prefill_flops"], row["kv_bytes"], row["tokens_kept"]) == (1.0, 1.0, 576)
+        assert "evidence_recall" not in row
+
+
+def test_a_budget_of_its_own_is_measured_once(asked: dict[str, dict[str, Any]]) -> None:
+    own, encoder = asked["own"], asked["encoder:tome"]
+    assert (own["keep_ratio"], own["tokens_kept"]) == (0.5, 144)
+    assert encoder["keep_ratio"] == 1.0
+    assert own["kv_bytes"] < 0.6 < encoder["kv_bytes"]
 
 
 def test_bench_records_every_method_on_every_clip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -12,10 +12,15 @@ from rich.console import Console
 from streamprune.cli.app import app, progress_bars
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from streamprune.recipe import Recipe
 
 _SUITES = ("embedded",)
+_WIDTH = 110
 _ORACLE = "oracle"
+# stages whose methods have a budget
+_COUNTED = {"pre_llm", "in_llm", "kv"}
 _KEEP_RATIOS = (0.5, 0.25, 0.1, 0.05)
 
 
@@ -24,7 +29,9 @@ def evaluate(
     suite: Annotated[str, typer.Option(help="Which questions: embedded.")] = "embedded",
     recipe: Annotated[
         list[str] | None,
-        typer.Option(help="A method, a .toml file, or 'oracle'; again for more. Default: every method."),
+        typer.Option(
+            help="A recipe's name, a .toml file, or 'oracle'; again for more. Default: every pre_llm method."
+        ),
     ] = None,
     keep_ratio: Annotated[
         list[float] | None,
@@ -32,12 +39,19 @@ def evaluate(
     ] = None,
     questions: Annotated[int, typer.Option(help="How many questions, at least; ten per clip.")] = 2000,
     num_frames: Annotated[int, typer.Option(help="Frames of every clip.")] = 16,
+    model: Annotated[
+        str, typer.Option(help="An embedded model, or a folder with one trained in the same world.")
+    ] = "embedded",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the record to this file.")] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw accuracy against kept tokens: .png or .svg.")
     ] = None,
 ) -> None:
     """Measure what recipes lose: accuracy with its interval, by question group, and evidence recall.
+
+    Recipes with stages inside the tower, the language model or its cache are asked one question at a time; of
+    those the record has the share of the language model's prefill operations and cache bytes instead of the
+    evidence's. In a recipe without pre_llm and in_llm the share kept is that of cache entries.
 
     The suite "embedded" asks the small trained model that ships with the package about made-up clips. It
     shows what a selection loses there and does not rank methods for real models.
@@ -53,27 +67,29 @@ def evaluate(
     ratios = keep_ratio or list(_KEEP_RATIOS)
     for ratio in ratios:
         Budget(ratio)
-    record = _measure(_recipes(recipe), ratios, questions, num_frames, json_file)
+    record = _measure(_recipes(recipe, model), ratios, questions, num_frames, model, json_file)
     _show(record, json_file, plot)
 
 
-def _recipes(names: list[str] | None) -> dict[str, Recipe | None]:
+def _recipes(names: list[str] | None, model: str) -> dict[str, Recipe | None]:
     """Recipes by name; the oracle, which is no recipe, is None."""
-    from streamprune.errors import InvalidValueError
-    from streamprune.recipe import Recipe
+    from streamprune.catalog.info import Stage
+    from streamprune.recipe import Choice, Recipe
     from streamprune.registry import list_methods
 
-    if names is None:
-        names = [info.name for info in list_methods("pre_llm") if info.name != "none"] + [_ORACLE]
-    chosen = {name: None if name == _ORACLE else Recipe.resolve(name) for name in names}
-    for name, one in chosen.items():
-        others = [] if one is None else sorted(stage for stage in one.stages if stage != "pre_llm")
-        if one is not None and ("pre_llm" not in one.stages or others):
-            raise InvalidValueError(
-                f"recipe {name!r} cannot be evaluated here: clips are encoded once for all recipes, so it "
-                f"must name a pre_llm method and nothing else (it names {', '.join(one.stages)})"
-            )
-    return chosen
+    if names is not None:
+        return {name: None if name == _ORACLE else Recipe.resolve(name) for name in names}
+    stage: Stage = "pre_llm"
+    found = [info.name for info in list_methods(stage) if info.name != "none"]
+    chosen: dict[str, Recipe | None] = {name: Recipe(name, {stage: Choice(name)}) for name in found}
+    return chosen | ({_ORACLE: None} if model == "embedded" else {})
+
+
+def _budgets(recipe: Recipe | None, ratios: list[float]) -> Sequence[float | None]:
+    """What ``recipe`` is measured at; once where it has a budget of its own, or nothing that takes one."""
+    if recipe is not None and (recipe.budget.is_given or not _COUNTED & recipe.stages.keys()):
+        return (None,)
+    return ratios
 
 
 def _measure(
@@ -81,17 +97,20 @@ def _measure(
     ratios: list[float],
     questions: int,
     num_frames: int,
+    model: str,
     json_file: Path | None,
 ) -> dict[str, Any]:
     from streamprune.embedded.evaluate.suite import Suite
     from streamprune.report.record import circumstances, write_record
 
     with progress_bars() as report:
-        suite = Suite(questions, num_frames, [one for one in recipes.values() if one is not None], report)
+        named = [one for one in recipes.values() if one is not None]
+        suite = Suite(questions, num_frames, named, report, model)
         full = {"recipe": "none", "keep_ratio": 1.0, **suite.full()}
         record = {
             "eval": "embedded",
             **circumstances(["streamprune", *sys.argv[1:]]),
+            "model": model,
             "frames": num_frames,
             "tokens": suite.tokens,
             "questions": full["count"],
@@ -99,10 +118,12 @@ def _measure(
             "rows": [],
         }
         for name, one in recipes.items():
-            for ratio in ratios:
+            for ratio in _budgets(one, ratios):
                 figures = suite.measure(one, ratio)
                 retained = round(figures["accuracy"] / full["accuracy"], 4)
-                record["rows"].append({"recipe": name, "keep_ratio": ratio, "retained": retained, **figures})
+                own = 1.0 if one is None or one.budget.keep_ratio is None else one.budget.keep_ratio
+                asked = own if ratio is None else ratio
+                record["rows"].append({"recipe": name, "keep_ratio": asked, "retained": retained, **figures})
                 if json_file is not None:
                     write_record(json_file, record)  # what was measured survives an interruption
     return record
@@ -111,7 +132,8 @@ def _measure(
 def _show(record: dict[str, Any], json_file: Path | None, plot: Path | None) -> None:
     from streamprune.report.retention import plot_retention, retention_table
 
-    Console().print(retention_table(record))
+    # narrower, the intervals would be cut off
+    Console(width=max(_WIDTH, Console().width)).print(retention_table(record))
     if plot is not None:
         plot_retention(record, plot)
     for path in (json_file, plot):

@@ -12,6 +12,9 @@ from streamprune.errors import MissingDependencyError, StorageError
 
 Rows = Sequence[Mapping[str, Any]]
 GROUPS = ("needle", "main", "global")
+_COLUMNS = ("recipe", "keep", "tokens", "right", "95 %")
+# further columns, where the record has the entry: which share of it is left
+_COSTS = {"evidence": "evidence_recall", "prefill": "prefill_flops", "cache": "kv_bytes"}
 # these stand out in the plot; everything else is drawn thin
 _BASELINES = {"random": "tab:gray", "stride": "tab:olive", "pool": "tab:brown", "oracle": "black"}
 _OURS = "streamprune"
@@ -21,7 +24,7 @@ def retention_table(record: Mapping[str, Any]) -> Table:
     """One line per recipe and keep ratio."""
     title = f"{record['questions']} questions, {record['frames']} frames, {record['tokens']} tokens"
     table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
-    for number, column in enumerate(("recipe", "keep", "tokens", "right", "95 %", *GROUPS, "evidence")):
+    for number, column in enumerate((*_COLUMNS, *GROUPS, *_COSTS)):
         table.add_column(column, justify="left" if number == 0 else "right")
     for row in [record["full"], *record["rows"]]:
         table.add_row(
@@ -34,7 +37,7 @@ def retention_table(record: Mapping[str, Any]) -> Table:
                 _percent(row["groups"][group]["accuracy"]) if group in row["groups"] else ""
                 for group in GROUPS
             ),
-            _percent(row["evidence_recall"]),
+            *(_percent(row[cost]) if cost in row else "" for cost in _COSTS.values()),
         )
     return table
 
@@ -61,9 +64,21 @@ def groups_markdown(record: Mapping[str, Any], keep_ratio: float) -> str:
                 f"{row['tokens_kept']:.0f}",
                 _percent(row["accuracy"]),
                 *groups,
-                _percent(row["evidence_recall"]),
+                _percent(row["evidence_recall"]) if "evidence_recall" in row else "",
             ]
         )
+    return _markdown(lines)
+
+
+def costs_markdown(record: Mapping[str, Any]) -> str:
+    """One line per recipe and share: per cent right with 95 % interval, prefill operations, cache bytes."""
+    lines = [["recipe", "keep", "right", "of full", "prefill operations", "cache bytes"]]
+    lines.append(["---", *("--:" for _ in lines[0][1:])])
+    for row in record["rows"]:
+        costs = (f"{_percent(row[name])} %" if name in row else "" for name in ("prefill_flops", "kv_bytes"))
+        interval = f"{_percent(row['low'])}-{_percent(row['high'])}"
+        right = f"{_percent(row['accuracy'])} ({interval})"
+        lines.append([row["recipe"], f"{row['keep_ratio']:g}", right, _percent(row["retained"]), *costs])
     return _markdown(lines)
 
 

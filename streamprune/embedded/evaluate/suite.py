@@ -11,15 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from streamprune.embedded.evaluate.asking import Asker
 from streamprune.embedded.evaluate.intervals import share
 from streamprune.embedded.evaluate.oracle import oracle
 from streamprune.embedded.evaluate.recall import evidence_recall, purity
 from streamprune.embedded.evaluate.report import exam
 from streamprune.embedded.evaluate.scoring import CELLS, answered
 from streamprune.embedded.world import GROUPS, Clip, Question
+from streamprune.errors import UnsupportedModelError
 from streamprune.models.base import EncodedFrames, VideoFamily
 from streamprune.models.loading import load_model
 from streamprune.models.question_signals import with_question
+from streamprune.pipelines.answers import Answer
 from streamprune.recipe import Recipe
 from streamprune.reduce import run_reducer
 from streamprune.reduction import Reduction
@@ -28,36 +31,45 @@ from streamprune.tokens import QUESTION_SIGNALS, VisualTokens
 
 KEEP_RATIOS = (0.5, 0.25, 0.1, 0.05)
 ORACLE = "oracle"
+# the architecture whose prompts are packed
+_PACKED = "llava_onevision"
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One question of one clip: right or not, and how much of its evidence was left."""
+    """One question of one clip: right or not, and how much of its evidence was left (None: not known)."""
 
     question: Question
     right: bool
-    recall: float
+    recall: float | None
 
 
 @dataclass
 class Suite:
-    """Held-out clips, encoded once, and the model that is asked.
+    """Held-out clips and the model that is asked.
+
+    Recipes of a pre_llm method alone are measured on clips that are encoded once, all questions of a clip in
+    one pass with the right answers before them: a question counts as right when every token of its answer is
+    the likeliest, which is when the greedy answer is right. All others are asked as a user would.
 
     Args:
         questions: at least so many, ten per clip.
         frames: of every clip.
         recipes: those that will be measured; their methods' signals are computed on the way.
         progress: told about every clip.
+        model: name of an embedded model, or the folder of one that was trained in the same world.
     """
 
     questions: int
     frames: int
     recipes: Sequence[Recipe]
     progress: Progress | None = None
+    model: str = "embedded"
 
     def __post_init__(self) -> None:
-        needs = {n for r in self.recipes for n in get_method("pre_llm", r.stages["pre_llm"].method).needs}
+        packed = [recipe for recipe in self.recipes if self._is_packed(recipe)]
+        needs = {n for r in packed for n in get_method("pre_llm", r.stages["pre_llm"].method).needs}
         self.family.check_signals(sorted(needs))
         self.signals = tuple(sorted(needs.difference(QUESTION_SIGNALS)))
 
@@ -68,8 +80,17 @@ class Suite:
 
     @cached_property
     def family(self) -> VideoFamily:
-        """The embedded model."""
-        return load_model("embedded", device="cpu")
+        """The model, behind the verbs of the package."""
+        return load_model(self.model, device="cpu")
+
+    @cached_property
+    def _asker(self) -> Asker:
+        return Asker(self.family)
+
+    def _is_packed(self, recipe: Recipe | None) -> bool:
+        """Whether all questions of a clip can be answered in one pass."""
+        alone = recipe is None or set(recipe.stages) == {"pre_llm"}
+        return alone and self.family.model_type == _PACKED
 
     @cached_property
     def clips(self) -> list[Clip]:
@@ -91,8 +112,13 @@ class Suite:
         """Figures with every token."""
         return self.measure(Recipe.named("none"))
 
-    def measure(self, recipe: Recipe | None, keep_ratio: float = 1.0) -> dict[str, Any]:
-        """Figures of ``recipe``, or of the oracle (None) at ``keep_ratio``, over all clips."""
+    def measure(self, recipe: Recipe | None, keep_ratio: float | None = 1.0) -> dict[str, Any]:
+        """Figures of ``recipe``, or of the oracle (None) at ``keep_ratio``, over all clips.
+
+        ``keep_ratio`` None leaves a recipe the budget of its own.
+        """
+        if not self._is_packed(recipe):
+            return self._ask_all(recipe, keep_ratio)
         verdicts: list[Verdict] = []
         kept: list[int] = []
         for _, reduction, found in self.answers(recipe, keep_ratio):
@@ -100,24 +126,52 @@ class Suite:
             kept.append(len(reduction))
         return _figures(verdicts) | {"tokens_kept": round(float(np.mean(kept)), 2)}
 
+    def _ask_all(self, recipe: Recipe | None, keep_ratio: float | None) -> dict[str, Any]:
+        """Figures from answers that were given one by one, with what they took."""
+        if recipe is None:
+            raise UnsupportedModelError(
+                f"the oracle knows the grid of the model 'embedded' alone, not that of {self.model!r}; "
+                f"leave out {ORACLE!r}"
+            )
+        verdicts: list[Verdict] = []
+        answers: list[Answer] = []
+        for done, (clip, found) in enumerate(self._asker.answers(recipe, keep_ratio, self.clips), 1):
+            answers += found
+            pairs = zip(clip.questions, found, strict=True)
+            verdicts += [
+                Verdict(question, answer.text == question.answer, None) for question, answer in pairs
+            ]
+            self._tell(recipe, keep_ratio, done)
+        stats = [answer.stats for answer in answers]
+        cost = self._asker.cost(stats)
+        return _figures(verdicts) | {
+            "tokens_kept": round(float(np.mean([one.tokens_kept for one in stats])), 2),
+            "prefill_flops": round(cost.prefill_flops, 4),
+            "kv_bytes": round(cost.kv_bytes, 4),
+        }
+
+    def _tell(self, recipe: Recipe | None, keep_ratio: float | None, done: int) -> None:
+        if self.progress is not None:
+            label = ORACLE if recipe is None else recipe.name
+            budget = "" if keep_ratio is None else f" {keep_ratio:g}"
+            self.progress(f"{label}{budget}", done, len(self.clips))
+
     def answers(
-        self, recipe: Recipe | None, keep_ratio: float
+        self, recipe: Recipe | None, keep_ratio: float | None
     ) -> Iterator[tuple[Clip, Reduction, list[Verdict]]]:
         """What ``recipe`` (None: the oracle) leaves of every clip, and how its questions are answered."""
-        label = ORACLE if recipe is None else recipe.name
         for done, (clip, encoded) in enumerate(zip(self.clips, self.encoded, strict=True), 1):
             for questions, reduction in self._reductions(recipe, keep_ratio, clip, encoded):
                 yield clip, reduction, self._ask(clip, questions, reduction)
-            if self.progress is not None:
-                self.progress(f"{label} {keep_ratio:g}", done, len(self.clips))
+            self._tell(recipe, keep_ratio, done)
 
     def _reductions(
-        self, recipe: Recipe | None, keep_ratio: float, clip: Clip, encoded: EncodedFrames
+        self, recipe: Recipe | None, keep_ratio: float | None, clip: Clip, encoded: EncodedFrames
     ) -> Iterator[tuple[tuple[Question, ...], Reduction]]:
         """The clip's questions with what is left for them; at once unless the method reads the question."""
         tokens = encoded.tokens(self.family.signals(encoded.signals), tuple(map(float, range(self.frames))))
         if recipe is None:
-            yield clip.questions, _oracle(clip, tokens, keep_ratio)
+            yield clip.questions, _oracle(clip, tokens, keep_ratio or 1.0)
             return
         recipe = recipe.with_budget(keep_ratio)
         choice = recipe.stages["pre_llm"]
@@ -162,5 +216,6 @@ def _figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
 
 
 def _entry(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    recall = float(np.mean([verdict.recall for verdict in verdicts]))
-    return {**share(verdict.right for verdict in verdicts).entry(), "evidence_recall": round(recall, 4)}
+    entry = share(verdict.right for verdict in verdicts).entry()
+    recalls = [verdict.recall for verdict in verdicts if verdict.recall is not None]
+    return entry | ({"evidence_recall": round(float(np.mean(recalls)), 4)} if recalls else {})
