@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import torch
 
     from streamprune.frames import FrameMethod
-    from streamprune.models.positions import PositionRule
+    from streamprune.positions import PositionRule, Positions
     from streamprune.recipe import Recipe
     from streamprune.tokens import VideoGrid
 
@@ -151,7 +151,7 @@ class VideoLLM:
         start_seconds: float | None = None,
         end_seconds: float | None = None,
         max_new_tokens: int = 64,
-        positions: PositionRule = "keep",
+        positions: PositionRule | Positions | None = None,
         stream: bool = False,
         backend: str = "pyav",
         frames_per_batch: int | None = None,
@@ -172,7 +172,9 @@ class VideoLLM:
             num_frames: so many (with ``fps``: at most so many); default: what suits the model.
             fps: so many frames a second. start_seconds, end_seconds: look only at this part.
             max_new_tokens: longest answer.
-            positions: "keep" leaves tokens at their places in the full prompt, "renumber" closes the gaps.
+            positions: "keep" leaves tokens at their places in the full prompt, "renumber" closes the gaps,
+                "clipped" shortens them; a :class:`streamprune.Positions` says more. None is the recipe's
+                choice, or "keep".
             stream: return an AnswerStream of text pieces (one question only).
             backend: library that decodes files.
             frames_per_batch: frames that go through the vision tower at once; the whole clip: bit-exact.
@@ -253,7 +255,7 @@ class VideoLLM:
     def _check_room(self, request: AnswerRequest, method: Reducer, grid: VideoGrid) -> None:
         """Raise ContextLengthError as soon as so many frames cannot fit, before encoding them for nothing."""
         fixed = max(self.family.fixed_tokens(question, grid.frames) for question in request.questions)
-        full = self.family.reach(fixed, grid) if request.positions == "keep" else None
+        full = self.family.reach(fixed, grid) if request.placing().rule == "keep" else None
         count = method.count(grid) if isinstance(method, PreLLMMethod) else None
         check_context(self.family, fixed + (count or 0), request.max_new_tokens, full)
 
@@ -267,10 +269,9 @@ class VideoLLM:
     ) -> Answer:
         request, video = job.request, job.video
         prompt = self.family.prompt(
-            question, reduced.reduction, pts_seconds=video.pts_seconds, positions=request.positions
+            question, reduced.reduction, pts_seconds=video.pts_seconds, positions=request.placing()
         )
-        full = prompt.reach if request.positions == "keep" else None
-        check_context(self.family, len(prompt), request.max_new_tokens, full)
+        check_context(self.family, len(prompt), request.max_new_tokens, prompt.reach)
         with attach_to_prompt(self.family, request.in_llm(), prompt, reduced.reduction) as layers:
             out = generate(
                 self.family,

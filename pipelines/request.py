@@ -13,7 +13,7 @@ from streamprune.checks import check_count
 from streamprune.errors import InvalidTypeError, InvalidValueError, RecipeError, UnknownNameError
 from streamprune.frames import Fps, FrameMethod, Uniform
 from streamprune.models.chat_template import check_question
-from streamprune.models.positions import PositionRule, check_position_rule
+from streamprune.positions import PositionRule, Positions
 from streamprune.recipe import Choice, Recipe
 from streamprune.registry import Stage, build_method, get_method
 from streamprune.tokens import QUESTION_SIGNALS
@@ -132,23 +132,27 @@ class AnswerRequest:
         recipe: resolved, with its budget.
         options: the pre-LLM method's own options, or the in-LLM method's in a recipe without a pre-LLM one.
         max_new_tokens: longest answer.
-        positions: "keep" or "renumber".
+        positions: a rule of :class:`Positions` or all of it; None leaves it to the recipe.
     """
 
     questions: tuple[str, ...]
     recipe: Recipe
     options: Mapping[str, Any] = field(default_factory=dict)
     max_new_tokens: int = 64
-    positions: PositionRule = "keep"
+    positions: PositionRule | Positions | None = None
 
     def __post_init__(self) -> None:
         for question in self.questions:
             check_question(question)
-        check_position_rule(self.positions)
+        self.placing()
         check_count("max_new_tokens", self.max_new_tokens)
         policy = self.policy()
         if self.in_llm() is not None and policy is not None:
             check_together(policy)
+
+    def placing(self) -> Positions:
+        """Which positions the kept tokens get."""
+        return self.recipe.positions if self.positions is None else Positions.read(self.positions)
 
     def method(self) -> Reducer:
         """The pre-LLM method with its budget; ``none`` when the recipe names none."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from streamprune.errors import StreampruneError
     from streamprune.pipelines.accelerate import accelerate
     from streamprune.pipelines.offline import Answer, Stats, VideoLLM, load
+    from streamprune.positions import Positions
     from streamprune.recipe import Recipe
     from streamprune.reduce import reduce_batch, reduce_tokens
     from streamprune.registry import MethodInfo, list_methods, register_method, unregister_method
@@ -25,6 +26,7 @@ _HOME = {
     "Answer": "streamprune.pipelines.offline",
     "Budget": "streamprune.budget",
     "MethodInfo": "streamprune.registry",
+    "Positions": "streamprune.positions",
     "Recipe": "streamprune.recipe",
     "Reduction": "streamprune.tokens",
     "Stats": "streamprune.pipelines.offline",
@@ -46,6 +48,7 @@ __all__ = [
     "Answer",
     "Budget",
     "MethodInfo",
+    "Positions",
     "Recipe",
     "Reduction",
     "Stats",

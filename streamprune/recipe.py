@@ -15,6 +15,10 @@
     method = "fastvid"
     num_segments = 8
 
+    [positions]
+    rule = "clipped"
+    max_gap = 8
+
 Every method's name is a recipe too. A method published with parts before and inside the language model, or
 with its cache, brings all of them: ``holitom`` is pre_llm and in_llm. A stage before the name takes that part
 alone (``pre_llm:holitom``), and names joined by ``+`` make one recipe: ``fastvid+fastv+snapkv``.
@@ -29,13 +33,14 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from streamprune.budget import Budget
 from streamprune.errors import InvalidTypeError, RecipeError, StreampruneError, UnknownNameError
+from streamprune.positions import Positions
 from streamprune.registry import STAGES, Stage, build_method, check_stage, get_method, list_methods
 
 # stages whose methods have a budget of their own
@@ -44,7 +49,7 @@ _OWN_BUDGET = ("in_llm", "kv")
 # a method's parts in these stages work together; a method of another stage is a form of its own
 _JOINED = frozenset[Stage](("pre_llm", "in_llm", "kv"))
 
-_TOP_LEVEL = ("name", "keep_ratio", "keep_tokens", *STAGES)
+_TOP_LEVEL = ("name", "keep_ratio", "keep_tokens", *STAGES, "positions")
 
 
 @dataclass(frozen=True)
@@ -66,11 +71,13 @@ class Recipe:
         name: shown in tables and reports.
         stages: stage name -> Choice, or the method's name alone.
         budget: how many visual tokens reach the language model.
+        positions: where in the prompt they stand, for calls that do not say themselves.
     """
 
     name: str = "recipe"
     stages: Mapping[Stage, Choice] = field(default_factory=lambda: MappingProxyType({}))
     budget: Budget = field(default_factory=Budget)
+    positions: Positions = field(default_factory=Positions)
 
     def __post_init__(self) -> None:
         chosen: dict[Stage, Choice] = {}
@@ -85,7 +92,7 @@ class Recipe:
         object.__setattr__(self, "stages", MappingProxyType(chosen))
 
     def __reduce__(self) -> tuple[type[Recipe], tuple[Any, ...]]:
-        return Recipe, (self.name, dict(self.stages), self.budget)
+        return Recipe, (self.name, dict(self.stages), self.budget, self.positions)
 
     @classmethod
     def resolve(cls, recipe: str | Path | Recipe | None) -> Recipe:
@@ -152,7 +159,8 @@ class Recipe:
             stage: _read_choice(stage, table[stage]) for stage in STAGES if stage in table
         }
         budget = Budget(table.get("keep_ratio"), table.get("keep_tokens"))
-        return cls(given_name, MappingProxyType(stages), budget)
+        positions = table.get("positions", {})
+        return cls(given_name, MappingProxyType(stages), budget, Positions.read(positions))
 
     def to_toml(self) -> str:
         """TOML text that :meth:`from_toml` reads back into an equal recipe."""
@@ -167,6 +175,9 @@ class Recipe:
             if stage in self.stages:
                 choice = self.stages[stage]
                 table[stage] = {"method": choice.method, **choice.options}
+        if self.positions != Positions():
+            chosen = asdict(self.positions)
+            table["positions"] = {name: value for name, value in chosen.items() if value is not None}
         return tomli_w.dumps(table)
 
     def with_budget(self, keep_ratio: float | None = None, keep_tokens: int | None = None) -> Recipe:

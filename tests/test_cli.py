@@ -138,6 +138,8 @@ def test_methods_lists_the_registry() -> None:
         (["--start-seconds", "5", "--end-seconds", "2"], ["start_seconds", "end_seconds"]),
         (["--max-new-tokens", "0"], ["max_new_tokens"]),
         (["--positions", "sideways"], ["sideways"]),
+        (["--max-gap", "3"], ["max_gap=3 is for positions='clipped', got 'keep'"]),
+        (["--positions", "clipped", "--max-gap", "-1"], ["max_gap must be at least 0"]),
         (["--backend", "pyavv"], ["Did you mean 'pyav'"]),
         (["--device", "toaster"], ["toaster"]),
         (["--dtype", "float31"], ["float31"]),

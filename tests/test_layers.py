@@ -13,7 +13,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("checks", "reduction"),
     ("tokens", "embedded.world"),
     ("readers",),
-    ("budget", "ops"),
+    ("budget", "ops", "positions"),
     ("frames", "encoder", "pre_llm", "in_llm", "kv"),
     ("catalog",),
     ("registry",),

@@ -16,7 +16,17 @@ from streamprune.cli.app import app, progress_bars
 if TYPE_CHECKING:
     from streamprune.pipelines.offline import Answer, EncodedVideo, VideoLLM
     from streamprune.pipelines.request import AnswerRequest
+    from streamprune.positions import PositionRule, Positions, TextAfter
     from streamprune.recipe import Recipe
+
+_Rule = Annotated[
+    Literal["keep", "renumber", "clipped"] | None,
+    typer.Option(help="Positions of kept tokens; default: the recipe's choice, or keep."),
+]
+_MaxGap = Annotated[
+    int | None, typer.Option(help="With --positions clipped: most positions left empty in a row.")
+]
+_TextAfter = Annotated[Literal["stock", "max"], typer.Option(help="Where text behind a video starts.")]
 
 
 @app.command()
@@ -41,9 +51,9 @@ def ask(
     start_seconds: Annotated[float | None, typer.Option(help="Look from here.")] = None,
     end_seconds: Annotated[float | None, typer.Option(help="Look until here.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 64,
-    positions: Annotated[
-        Literal["keep", "renumber"], typer.Option(help="Positions of kept tokens.")
-    ] = "keep",
+    positions: _Rule = None,
+    max_gap: _MaxGap = None,
+    text_after: _TextAfter = "stock",
     backend: Annotated[str, typer.Option(help="pyav, opencv, decord or torchcodec.")] = "pyav",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
@@ -58,8 +68,9 @@ def ask(
 
     chosen = read_recipe(recipe, keep_ratio, keep_tokens)
     looks = FrameRequest(chosen, num_frames, fps, start_seconds, end_seconds, frames)
+    placing = _placing(positions, max_gap, text_after)
     recipes = [chosen] if compare is None else [_at_same_budget(read_recipe(compare), chosen), chosen]
-    requests = [AnswerRequest(tuple(questions), one, {}, max_new_tokens, positions) for one in recipes]
+    requests = [AnswerRequest(tuple(questions), one, {}, max_new_tokens, placing) for one in recipes]
 
     # the video is opened first: a misspelt path should not wait for a model to load
     with progress_bars() as report, open_source(video, backend=backend) as source:
@@ -84,6 +95,15 @@ def ask(
         print(json.dumps(_json(video, model, questions, recipes, answers), indent=2))
     else:
         _show(questions, recipes, answers)
+
+
+def _placing(rule: PositionRule | None, max_gap: int | None, text_after: TextAfter) -> Positions | None:
+    """What the command line says about positions; None leaves it to the recipe."""
+    if rule is None and max_gap is None and text_after == "stock":
+        return None
+    from streamprune.positions import Positions
+
+    return Positions(rule or "keep", max_gap, text_after)
 
 
 def _warn(video: str, warnings: Sequence[str]) -> None:

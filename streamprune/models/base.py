@@ -17,9 +17,9 @@ import torch
 
 from streamprune.encoder.base import EncoderMethod
 from streamprune.errors import SignalError, UnsupportedModelError
-from streamprune.models.positions import PositionRule
 from streamprune.models.preprocessing import Clip, FrameTransform, Image
 from streamprune.models.signals import Late, Signals
+from streamprune.positions import PositionRule, Positions
 from streamprune.registry import list_methods
 from streamprune.tokens import QUESTION_SIGNALS, Reduction, VideoGrid, VisualTokens
 
@@ -292,7 +292,7 @@ class VideoFamily(ABC):
         reduction: Reduction,
         *,
         pts_seconds: Sequence[float] | None = None,
-        positions: PositionRule = "keep",
+        positions: PositionRule | Positions = "keep",
     ) -> Prompt:
         """Build the prompt for ``question`` about what ``reduction`` left of one video."""
 

@@ -16,15 +16,13 @@ from streamprune.errors import InvalidValueError, UnsupportedModelError
 from streamprune.models.base import Checkpoint, EncodedFrames, Prompt
 from streamprune.models.chat_template import text_ids
 from streamprune.models.pixel_signals import Patches
-from streamprune.models.positions import PositionRule
 from streamprune.models.preprocessing import FrameTransform
 from streamprune.models.tower_family import TowerFamily
 from streamprune.models.tower_layout import TowerLayout
 from streamprune.models.tower_signals import TowerSignals
 from streamprune.models.written_prompt import WrittenPrompt
+from streamprune.positions import PositionRule, Positions
 from streamprune.tokens import Reduction, VideoGrid
-
-# signals that need nothing from inside the tower
 
 
 class FramesAsImages(TowerFamily):
@@ -150,7 +148,7 @@ class FramesAsImages(TowerFamily):
         reduction: Reduction,
         *,
         pts_seconds: Sequence[float] | None = None,
-        positions: PositionRule = "keep",
+        positions: PositionRule | Positions = "keep",
     ) -> Prompt:
         """The stock prompt without the placeholders of dropped tokens."""
         full = self._written(question, reduction.grid, pts_seconds)

@@ -11,15 +11,13 @@ from streamprune.encoder.base import EncoderMethod
 from streamprune.models.base import Checkpoint, EncodedFrames, Prompt
 from streamprune.models.chat_template import place_of_video, video_prompt_ids
 from streamprune.models.pixel_signals import Patches
-from streamprune.models.positions import PositionRule
 from streamprune.models.preprocessing import FrameTransform
 from streamprune.models.tower_family import TowerFamily
 from streamprune.models.tower_layout import TowerLayout
 from streamprune.models.tower_signals import TowerSignals
 from streamprune.models.written_prompt import WrittenPrompt
+from streamprune.positions import PositionRule, Positions
 from streamprune.tokens import Reduction, VideoGrid
-
-# signals that need nothing from inside the tower
 
 
 class LlavaNextVideo(TowerFamily):
@@ -105,7 +103,7 @@ class LlavaNextVideo(TowerFamily):
         reduction: Reduction,
         *,
         pts_seconds: Sequence[float] | None = None,
-        positions: PositionRule = "keep",
+        positions: PositionRule | Positions = "keep",
     ) -> Prompt:
         """The stock prompt without the placeholders of dropped tokens."""
         ids, config = video_prompt_ids(self.tokenizer, question), self.model.config

@@ -14,11 +14,12 @@ from streamprune.errors import SignalError
 from streamprune.models.base import Checkpoint, EncodedFrames, Prompt, VideoFamily
 from streamprune.models.chat_template import place_of_video, video_prompt_ids
 from streamprune.models.pixel_signals import PIXEL_SIGNALS, Patches
-from streamprune.models.positions import PositionRule, positions_1d
 from streamprune.models.siglip_head import PoolingHead
 from streamprune.models.tower_layout import TowerLayout
 from streamprune.models.tower_signals import TowerSignals
 from streamprune.models.vision_layers import VisionLayers
+from streamprune.models.written_prompt import WrittenPrompt
+from streamprune.positions import PositionRule, Positions
 from streamprune.tokens import QUESTION_SIGNALS, Reduction, VideoGrid
 
 _HEAD_SIGNALS = ("saliency", "frame_features")
@@ -185,29 +186,28 @@ class LlavaOnevision(VideoFamily):
         reduction: Reduction,
         *,
         pts_seconds: Sequence[float] | None = None,
-        positions: PositionRule = "keep",
+        positions: PositionRule | Positions = "keep",
     ) -> Prompt:
         """Template, kept rows, newline, question; frames carry no times in this family."""
         ids = self._prompt_ids(question)
         config = self.model.config
         place = place_of_video(ids, self.tokenizer, config.video_token_id, config.image_token_id)
-        grid, device = reduction.grid, self.device
-        newline = self.model.model.image_newline.to(reduction.features)
-        visual = torch.cat([reduction.features, newline[None]])[None]  # (1, kept + 1, channels)
-        # rows that stand for no token have no place of their own: they take the last one
-        index = torch.where(reduction.index < 0, grid.tokens - 1, reduction.index).to(device)
-        kept = torch.cat([index, index.new_tensor([grid.tokens])])
-        shortened = [*ids[:place], *[ids[place]] * len(kept), *ids[place + 1 :]]
-        after = len(ids) - place - 1
+        tokens = reduction.grid.tokens
+        # one placeholder more than there are tokens: the newline, which always stays
+        ids[place : place + 1] = [config.video_token_id] * (tokens + 1)
+        written = torch.tensor(ids, device=self.device)
+        places = torch.arange(len(ids), device=self.device)
+        full = WrittenPrompt(written, (places >= place) & (places < place + tokens))
+        kept = full.keep(reduction, places, positions)
+        rows = reduction.features[kept.order.to(reduction.features.device)]
+        newline = self.model.model.image_newline.to(rows)
         return Prompt(
-            input_ids=torch.tensor([shortened], device=device),
-            position_ids=positions_1d(
-                kept, before=place, visual=grid.tokens + 1, after=after, rule=positions
-            ),
+            input_ids=kept.input_ids,
+            position_ids=kept.position_ids,
             modality="video",
-            visual=visual,
-            kept_columns=torch.arange(place, place + len(index), device=device),
-            full_tokens=place + grid.tokens + 1 + after,
+            visual=torch.cat([rows, newline[None]])[None],  # (1, kept + 1, channels)
+            kept_columns=kept.kept_columns,
+            full_tokens=len(full),
         )
 
     def _prompt_ids(self, question: str) -> list[int]:

@@ -1,46 +1,53 @@
-"""Which rotary positions a shortened prompt gets, for models that count positions along one axis."""
+"""The positions of a shortened prompt, on one axis or on three."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+import torch
 
-from streamprune.errors import UnknownNameError
-
-if TYPE_CHECKING:
-    import torch
-
-PositionRule = Literal["keep", "renumber"]
-POSITION_RULES: tuple[PositionRule, ...] = get_args(PositionRule)
+from streamprune.positions import Positions
 
 
-def check_position_rule(rule: object) -> None:
-    """Raise UnknownNameError unless ``rule`` is one of POSITION_RULES."""
-    if rule not in POSITION_RULES:
-        raise UnknownNameError.among("positions rule", rule, POSITION_RULES)
-
-
-def positions_1d(
-    kept: torch.Tensor, *, before: int, visual: int, after: int, rule: PositionRule = "keep"
+def kept_positions(
+    full: torch.Tensor, visual: torch.Tensor, columns: torch.Tensor, chosen: Positions
 ) -> torch.Tensor:
-    """Positions of a prompt: text, what was kept of the visual rows, text.
+    """Positions of the tokens that stay.
 
     Args:
-        kept: (kept,) int64, place of every kept row among the ``visual`` rows of the full prompt.
-        before: text tokens ahead of the visual rows.
-        visual: visual rows of the full prompt.
-        after: text tokens behind them.
-        rule: "keep" leaves every token where it was in the full prompt, so dropped tokens leave gaps;
-            "renumber" counts 0, 1, 2, ... over what is left.
+        full: (..., length) int64, of the full prompt.
+        visual: (length,) bool, which tokens of it are visual.
+        columns: (left,) int64, which of them stay, in the order of the prompt.
+        chosen: the rule.
 
     Returns:
-        (1, before + kept + after) int64 on the device of ``kept``.
+        (..., left) int64.
     """
-    import torch
+    if chosen.rule == "renumber":
+        return torch.arange(len(columns), device=full.device).expand(*full.shape[:-1], -1)
+    if chosen.text_after == "max":
+        full = text_behind_everything(full, visual)
+    kept = full[..., columns]
+    return clipped(kept, chosen.gap) if chosen.rule == "clipped" else kept
 
-    check_position_rule(rule)
-    device = kept.device
-    if rule == "renumber":
-        return torch.arange(before + len(kept) + after, device=device)[None]
-    head = torch.arange(before, device=device)
-    tail = torch.arange(before + visual, before + visual + after, device=device)
-    return torch.cat([head, before + kept, tail])[None]
+
+def text_behind_everything(full: torch.Tensor, visual: torch.Tensor) -> torch.Tensor:
+    """``full`` (..., length) with every text behind ``visual`` tokens moved one behind their furthest.
+
+    What follows that text moves with it.
+    """
+    moved = full.clone()
+    starts = (visual[:-1] & ~visual[1:]).nonzero()[:, 0] + 1
+    for start in starts.tolist():
+        furthest = moved[..., :start].max()
+        moved[..., start:] += furthest + 1 - moved[..., start].max()
+    return moved
+
+
+def clipped(positions: torch.Tensor, max_gap: int) -> torch.Tensor:
+    """Take out positions that nobody has, on no axis, but for ``max_gap`` of them in a row.
+
+    All axes are moved alike, so that text stays at one position on all of them.
+    """
+    used = torch.unique(positions)
+    steps = torch.diff(used).clamp(max=max_gap + 1)
+    moved = torch.cat([used[:1], used[:1] + steps.cumsum(0)])
+    return moved[torch.searchsorted(used, positions.contiguous())]

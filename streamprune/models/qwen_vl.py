@@ -17,14 +17,12 @@ from streamprune.models.chat_template import place_of_video, video_prompt_ids
 from streamprune.models.patch_merger_tower import MergedOrder, PatchMergerTower
 from streamprune.models.pixel_budget import PixelBudget, patch_rows
 from streamprune.models.pixel_signals import Patches
-from streamprune.models.positions import PositionRule
 from streamprune.models.preprocessing import Clip, FrameTransform
 from streamprune.models.tower_family import TowerFamily
 from streamprune.models.written_prompt import WrittenPrompt
 from streamprune.ops.pixels import patch_change
+from streamprune.positions import PositionRule, Positions
 from streamprune.tokens import Reduction, VideoGrid
-
-# signals that need nothing from inside the tower
 
 
 class QwenVL(TowerFamily):
@@ -182,7 +180,7 @@ class QwenVL(TowerFamily):
         reduction: Reduction,
         *,
         pts_seconds: Sequence[float] | None = None,
-        positions: PositionRule = "keep",
+        positions: PositionRule | Positions = "keep",
     ) -> Prompt:
         """The stock prompt without the placeholders of dropped tokens; ``pts_seconds`` are of the slices."""
         ids, config, grid = self._prompt_ids(question), self.model.config, reduction.grid

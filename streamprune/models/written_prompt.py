@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from streamprune.models.positions import PositionRule, check_position_rule
+from streamprune.models.positions import kept_positions
+from streamprune.positions import PositionRule, Positions
 from streamprune.tokens import Reduction
 
 
@@ -42,15 +43,15 @@ class WrittenPrompt:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def keep(self, reduction: Reduction, positions: torch.Tensor, rule: PositionRule = "keep") -> KeptPrompt:
+    def keep(
+        self, reduction: Reduction, positions: torch.Tensor, chosen: PositionRule | Positions = "keep"
+    ) -> KeptPrompt:
         """Take out the visual tokens that ``reduction`` drops; all text stays.
 
         Args:
             positions: (..., length) of the full prompt.
-            rule: "keep" leaves every token where it was in the full prompt; "renumber" counts 0, 1, 2, ...
-                over what is left, the same on every axis.
+            chosen: which of them what is left gets.
         """
-        check_position_rule(rule)
         device = self.ids.device
         # rows that stand for no token have no place of their own: they take the last one
         index = torch.where(reduction.index < 0, reduction.grid.tokens - 1, reduction.index).to(device)
@@ -59,9 +60,7 @@ class WrittenPrompt:
         columns, sources = torch.sort(torch.cat([text, rows]), stable=True)
         places = torch.empty_like(sources)
         places[sources] = torch.arange(len(sources), device=device)
-        kept = positions[..., columns]
-        if rule == "renumber":
-            kept = torch.arange(len(columns), device=device).expand(kept.shape)
+        kept = kept_positions(positions, self.visual, columns, Positions.read(chosen))
         return KeptPrompt(
             input_ids=self.ids[columns][None],
             position_ids=kept[..., None, :],

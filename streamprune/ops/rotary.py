@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 
@@ -14,7 +16,12 @@ def rotate(rows: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Te
     return rows * cos + torch.cat([-second, first], -1) * sin
 
 
-def turned_further(rows: torch.Tensor, shift: torch.Tensor, frequencies: torch.Tensor) -> torch.Tensor:
+def turned_further(
+    rows: torch.Tensor,
+    shift: torch.Tensor,
+    frequencies: torch.Tensor,
+    axes: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Turn rows that are rotated already as if each stood ``shift`` positions further on, or back.
 
     Rotations add up, so that the result is what the rows would have been at their new positions; a scale that
@@ -23,9 +30,28 @@ def turned_further(rows: torch.Tensor, shift: torch.Tensor, frequencies: torch.T
 
     Args:
         rows: (..., width) of any floating dtype, the dtype of the result; computed in float32.
-        shift: (...) new position minus old one, may be negative.
+        shift: (...) new position minus old one, may be negative; (axes, ...) with ``axes``.
         frequencies: (width / 2,) angle of each pair of channels per position.
+        axes: (width / 2,) the axis whose positions turn each pair, see :func:`sectioned_axes` and
+            :func:`interleaved_axes`; None where there is one axis.
     """
-    angles = shift[..., None].float() * frequencies.float()
+    turns = shift[..., None] if axes is None else shift.movedim(0, -1)[..., axes.to(shift.device)]
+    angles = turns.float() * frequencies.float()
     angles = torch.cat([angles, angles], -1)
     return rotate(rows.float(), angles.cos(), angles.sin()).to(rows.dtype)
+
+
+def sectioned_axes(sections: Sequence[int]) -> torch.Tensor:
+    """(sum of ``sections``,) axis of each pair of channels where every axis has a section (Qwen2-VL)."""
+    return torch.arange(len(sections)).repeat_interleave(torch.tensor(sections))
+
+
+def interleaved_axes(sections: Sequence[int]) -> torch.Tensor:
+    """The same where the axes take turns, as long as they have pairs left (Qwen3-VL).
+
+    The first axis has whatever the others leave.
+    """
+    axes = torch.zeros(sum(sections), dtype=torch.int64)
+    for axis in range(1, len(sections)):
+        axes[axis : len(sections) * sections[axis] : len(sections)] = axis
+    return axes

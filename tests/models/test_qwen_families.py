@@ -16,6 +16,7 @@ from streamprune.models.base import EncodedFrames, VideoFamily
 from streamprune.models.loading import load_model
 from streamprune.models.preprocessing import Clip
 from streamprune.models.question_signals import with_question
+from streamprune.positions import Positions
 from streamprune.reduce import run_reducer
 from streamprune.registry import build_method
 from streamprune.tokens import Reduction, VisualTokens
@@ -180,6 +181,34 @@ def test_dropped_tokens_equal_masked_ones(family: VideoFamily, pixels: torch.Ten
     renumbered = prompt_of(family, Reduction.select(tokens, kept), positions="renumber")
     assert renumbered.position_ids.tolist() == [[list(range(len(prompt)))]] * 3
     assert (logits(family, renumbered.model_inputs()) - expected).abs().max() > 1e-2
+
+
+def test_text_can_start_behind_the_furthest_position_of_the_video(
+    family: VideoFamily, pixels: torch.Tensor
+) -> None:
+    """As transformers 5.2 had it; families that write out the times have it so anyway."""
+    tokens = encode(family, pixels)
+    stock = prompt_of(family, Reduction.identity(tokens)).position_ids[:, 0]
+    prompt = prompt_of(family, Reduction.identity(tokens), positions=Positions(text_after="max"))
+    after = int(prompt.kept_columns[-1]) + 1
+    moved = prompt.position_ids[:, 0]
+    assert torch.equal(moved[:, :after], stock[:, :after])
+    first = int(stock[:, :after].max()) + 1
+    assert moved[:, after:].tolist() == [list(range(first, first + moved.shape[1] - after))] * 3
+    assert torch.equal(moved, stock) == (family.model_type != "qwen2_5_vl")
+
+
+def test_clipped_positions_stay_on_three_axes(family: VideoFamily, pixels: torch.Tensor) -> None:
+    tokens = encode(family, pixels)
+    kept = Reduction.select(tokens, torch.tensor([0, 70]))
+    keep, clipped, renumber = (
+        prompt_of(family, kept, positions=rule) for rule in ("keep", Positions("clipped", 1), "renumber")
+    )
+    assert renumber.reach < clipped.reach < keep.reach or family.model_type == "qwen2_vl"
+    text = clipped.input_ids[0] != family.model.config.video_token_id
+    assert torch.equal(*(clipped.position_ids[axis, 0, text] for axis in (0, 2)))
+    outputs = [logits(family, prompt.model_inputs()) for prompt in (keep, clipped, renumber)]
+    assert (outputs[1] - outputs[2]).abs().max() > 1e-2
 
 
 def test_rows_stand_in_the_prompt_where_their_tokens_are(family: VideoFamily, pixels: torch.Tensor) -> None:

@@ -135,13 +135,27 @@ def test_an_encoded_video_answers_like_the_video(
         vlm.encode(video, signals="saliency")
 
 
-def test_positions_can_be_renumbered(vlm: VideoLLM, video: Video) -> None:
+def test_positions_can_be_chosen(vlm: VideoLLM, video: Video) -> None:
     encoded = vlm.encode(video, num_frames=12)
-    texts = {
-        rule: vlm.ask(encoded, QUESTION, recipe="stride", keep_ratio=0.2, positions=rule).text
-        for rule in ("keep", "renumber")
+    rules: dict[str, Any] = {
+        "keep": "keep",
+        "renumber": "renumber",
+        "one": sp.Positions("clipped", 1),
+        "none": sp.Positions("clipped", 0),
+        "long": sp.Positions("clipped", 100),
     }
-    assert texts["keep"] != texts["renumber"]
+    texts = {
+        name: vlm.ask(encoded, QUESTION, recipe="stride", keep_ratio=0.2, positions=rule).text
+        for name, rule in rules.items()
+    }
+    assert len({texts["keep"], texts["renumber"], texts["one"]}) == 3
+    assert texts["none"] == texts["renumber"]
+    assert texts["long"] == texts["keep"]
+    recipe = sp.Recipe.from_toml(
+        'keep_ratio = 0.2\n[pre_llm]\nmethod = "stride"\n[positions]\nrule = "clipped"\nmax_gap = 1\n'
+    )
+    assert vlm.ask(encoded, QUESTION, recipe=recipe).text == texts["one"]
+    assert vlm.ask(encoded, QUESTION, recipe=recipe, positions="keep").text == texts["keep"]
 
 
 def test_a_method_of_the_users_own(vlm: VideoLLM, video: Video) -> None:

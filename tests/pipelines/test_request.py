@@ -23,6 +23,7 @@ from streamprune.errors import (
 )
 from streamprune.frames import Fps, FrameMethod, Keyframes, Scene, Uniform
 from streamprune.pipelines.request import AnswerRequest, FrameRequest, read_questions, read_recipe
+from streamprune.positions import Positions
 from streamprune.readers import VideoInfo
 from streamprune.recipe import Recipe
 from streamprune.registry import register_method, unregister_method
@@ -195,6 +196,19 @@ def test_recipes_are_values() -> None:
     data: Any = b"name = 'mine'"
     with pytest.raises(InvalidTypeError, match="must be TOML text, got bytes"):
         Recipe.from_toml(data)
+
+
+def test_a_recipe_says_where_tokens_stand() -> None:
+    recipe = Recipe.from_toml('[positions]\nrule = "clipped"\nmax_gap = 3\n[pre_llm]\nmethod = "stride"')
+    assert Recipe.from_toml(recipe.to_toml()) == recipe == pickle.loads(pickle.dumps(recipe))
+    assert AnswerRequest(("why?",), recipe).placing() == Positions("clipped", 3)
+    assert AnswerRequest(("why?",), recipe, positions="keep").placing() == Positions()
+    last = Recipe.from_toml('[positions]\ntext_after = "max"')
+    assert Recipe.from_toml(last.to_toml()) == last != Recipe.from_toml("")
+    with pytest.raises(UnknownNameError, match=r"unknown positions option 'gap'. Did you mean 'max_gap'"):
+        Recipe.from_toml("[positions]\ngap = 3")
+    with pytest.raises(InvalidTypeError, match="positions must be one of"):
+        Recipe.from_toml("positions = 3")
 
 
 def test_needs_no_torch() -> None:
