@@ -1,4 +1,4 @@
-"""Greedy answers through the stock ``generate``, with times, text as it comes, and a way to stop it.
+"""Answers through the stock ``generate``, with times, text as it comes, and a way to stop it.
 
 Knows prompts and tokens; knows nothing about videos or methods.
 """
@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from streamprune.errors import ContextLengthError
 from streamprune.models.base import Prompt, VideoFamily
 from streamprune.models.devices import out_of_memory_explained
-
-if TYPE_CHECKING:
-    from streamprune.cache.kept import KeptCache
+from streamprune.models.sampling import GREEDY, Sampling
 
 # what a decoder prints for a character whose bytes have not all come yet
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
@@ -46,12 +44,21 @@ class Generation:
 
 
 class TextPieces:
-    """Turn tokens into pieces of text whose concatenation is the whole answer."""
+    """Turn the tokens of one answer into pieces of text whose concatenation is the whole answer.
 
-    def __init__(self, tokenizer: Any) -> None:
+    Args:
+        ends: tokens with which the answer ends.
+        stop: texts at which it ends; they and what comes behind them are not said.
+    """
+
+    def __init__(self, tokenizer: Any, ends: Collection[int] = (), stop: Sequence[str] = ()) -> None:
         self._tokenizer = tokenizer
+        self._ends = frozenset(ends)
+        self._stop = tuple(stop)
         self._token_ids: list[int] = []
         self._said = ""
+        self._raw = ""
+        self.ended = False
 
     @property
     def token_ids(self) -> tuple[int, ...]:
@@ -61,15 +68,19 @@ class TextPieces:
     @property
     def text(self) -> str:
         """All tokens so far as text, without special tokens and outer white space."""
-        decoded: str = self._tokenizer.decode(
-            self._token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return decoded.strip()
+        return self._raw.strip()
 
     def add(self, token_ids: list[int]) -> str:
         """Take new tokens and return what can be said because of them, maybe nothing yet."""
         self._token_ids += token_ids
-        text = self.text
+        raw: str = self._tokenizer.decode(
+            self._token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        found = [place for place in map(raw.find, self._stop) if place >= 0]
+        self._raw = raw[: min(found)] if found else raw
+        self.ended = bool(found) or not self._ends.isdisjoint(token_ids)
+        held_back = 0 if found else self._maybe_stop()
+        text = self._raw[: len(self._raw) - held_back].strip()
         if text.endswith(_INCOMPLETE) or not text.startswith(self._said):
             return ""
         return self._advance(text)
@@ -78,6 +89,18 @@ class TextPieces:
         """Return what was held back."""
         return self._advance(self.text)
 
+    def _maybe_stop(self) -> int:
+        """Characters at the end that may become one of the texts to stop at."""
+        return max(
+            (
+                length
+                for text in self._stop
+                for length in range(1, len(text))
+                if self._raw.endswith(text[:length])
+            ),
+            default=0,
+        )
+
     def _advance(self, text: str) -> str:
         piece = text[len(self._said) :]
         self._said = text
@@ -85,24 +108,35 @@ class TextPieces:
 
 
 class _Listener:
-    """What ``generate`` calls with the prompt and then with every new token."""
+    """Hears every new token, and says which answers have ended; for ``generate`` a stopping criterion."""
 
-    def __init__(self, pieces: TextPieces, on_text: Callable[[str], None] | None) -> None:
-        self.pieces = pieces
+    def __init__(
+        self,
+        answers: Sequence[TextPieces],
+        on_text: Callable[[str], None] | None,
+        stop: threading.Event | None,
+    ) -> None:
         self.first_token_seconds: float | None = None
+        self._answers = answers
         self._on_text = on_text
-        self._prompt_seen = False
+        self._stop = stop
 
-    def put(self, value: torch.Tensor) -> None:
-        if not self._prompt_seen:
-            self._prompt_seen = True
-            return
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        newest = input_ids[:, -1].tolist()
         if self.first_token_seconds is None:
             self.first_token_seconds = time.perf_counter()
-        self._say(self.pieces.add(value.reshape(-1).tolist()))
+        for answer, token in zip(self._answers, newest, strict=True):
+            if not answer.ended:  # of a batch the others may go on
+                self._say(answer.add([token]))
+        # at the end of the program its other threads are waited for: do not make it wait for an answer
+        now = self._stop is not None and (self._stop.is_set() or not threading.main_thread().is_alive())
+        ended = [now or answer.ended for answer in self._answers]
+        return torch.tensor(ended, device=input_ids.device)
 
-    def end(self) -> None:
-        self._say(self.pieces.finish())
+    def finish(self) -> None:
+        """Say what was held back."""
+        for answer in self._answers:
+            self._say(answer.finish())
 
     def _say(self, piece: str) -> None:
         if piece and self._on_text is not None:
@@ -116,7 +150,7 @@ def check_context(
 
     Args:
         prompt_tokens: tokens that enter the language model.
-        full_tokens: length with every visual token, where original positions are kept; None when renumbered.
+        full_tokens: positions that the prompt takes, the gaps between them included; None when not known.
     """
     room = family.context_tokens
     needed = prompt_tokens + max_new_tokens
@@ -130,7 +164,7 @@ def check_context(
         over = full_tokens + max_new_tokens - room
         raise ContextLengthError(
             f"the kept tokens fit, but their original positions reach {over} beyond the model's context of "
-            f"{room}; use fewer frames (num_frames=), or positions='renumber'"
+            f"{room}; use fewer frames (num_frames=), or positions='renumber' or 'clipped'"
         )
 
 
@@ -139,47 +173,64 @@ def generate(
     prompt: Prompt,
     *,
     max_new_tokens: int,
+    sampling: Sampling = GREEDY,
     on_text: Callable[[str], None] | None = None,
     stop: threading.Event | None = None,
-    cache: KeptCache | None = None,
+    cache: Any = None,
 ) -> Generation:
-    """Answer ``prompt`` greedily, exactly as ``model.generate`` would.
+    """Answer ``prompt``, by default exactly as ``model.generate`` would without sampling.
 
     Args:
         max_new_tokens: at most this many; the model may end earlier.
         on_text: called with every piece of the answer as it comes.
         stop: set it from another thread to end after the current token.
-        cache: an empty cache to use in place of the stock one.
+        cache: to use in place of a stock one of its own.
 
     Raises DeviceError when memory runs out.
     """
-    pieces = TextPieces(family.tokenizer)
-    listener = _Listener(pieces, on_text)
-
-    def stopped(input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        # at the end of the program its other threads are waited for: do not make it wait for an answer
-        now = stop is not None and (stop.is_set() or not threading.main_thread().is_alive())
-        return torch.full((len(input_ids),), now, dtype=torch.bool, device=input_ids.device)
-
     inputs = prompt.model_inputs()
-    told = nullcontext() if cache is None else cache.watch(family.model)
     if cache is not None:
         inputs["past_key_values"] = cache
-    with family.lock, out_of_memory_explained(f"a prompt of {len(prompt)} tokens"), told:
+    return _generate(family, inputs, max_new_tokens, sampling, on_text, stop)[0]
+
+
+def _generate(
+    family: VideoFamily,
+    inputs: dict[str, Any],
+    max_new_tokens: int,
+    sampling: Sampling,
+    on_text: Callable[[str], None] | None = None,
+    stop: threading.Event | None = None,
+) -> list[Generation]:
+    """One answer for each row of ``inputs``."""
+    from streamprune.cache.kept import KeptCache
+
+    rows, length = inputs["input_ids"].shape
+    config = _settings(family, max_new_tokens, sampling)
+    ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    answers = [TextPieces(family.tokenizer, ends, sampling.stop) for _ in range(rows)]
+    listener = _Listener(answers, on_text, stop)
+    cache = inputs.get("past_key_values")
+    told = cache.watch(family.model) if isinstance(cache, KeptCache) else nullcontext()
+    with family.lock, out_of_memory_explained(f"a prompt of {length} tokens"), told:
         started = time.perf_counter()
         output = family.model.generate(
             **inputs,
-            generation_config=_greedy(family, max_new_tokens),
-            streamer=listener,
-            stopping_criteria=[stopped],
+            generation_config=config,
+            logits_processor=sampling.processors(rows),
+            stopping_criteria=[listener],
         )
         ended = time.perf_counter()
+    listener.finish()
     first = listener.first_token_seconds if listener.first_token_seconds is not None else ended
-    return Generation(pieces.token_ids, pieces.text, first - started, ended - first, output.past_key_values)
+    return [
+        Generation(one.token_ids, one.text, first - started, ended - first, output.past_key_values)
+        for one in answers
+    ]
 
 
-def _greedy(family: VideoFamily, max_new_tokens: int) -> Any:
-    """The model's own generation settings, with sampling switched off."""
+def _settings(family: VideoFamily, max_new_tokens: int, sampling: Sampling) -> Any:
+    """The model's own generation settings; words are drawn, if at all, by ``sampling``'s processors."""
     config = deepcopy(family.model.generation_config)
     config.update(
         do_sample=False,
@@ -192,6 +243,8 @@ def _greedy(family: VideoFamily, max_new_tokens: int) -> Any:
         use_cache=True,
         return_dict_in_generate=True,
     )
+    if sampling.repetition_penalty is not None:
+        config.repetition_penalty = float(sampling.repetition_penalty)
     if config.eos_token_id is None:
         config.eos_token_id = family.tokenizer.eos_token_id
     if config.pad_token_id is None:
