@@ -3,65 +3,144 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from streamprune.catalog.info import Stage
 from streamprune.cli.app import app, progress_bars
 
-_STAGES = ("pre-llm",)
+Report = Callable[[str, int, int], None]
+
+# what to time -> the stage whose methods those are
+_STAGES: dict[str, Stage] = {"pre-llm": "pre_llm", "in-llm": "in_llm", "kv": "kv", "llm": "pre_llm"}
+_KEEP_RATIOS = {"pre-llm": (0.1,)}
+_LLM_KEEP_RATIOS = (1.0, 0.5, 0.25, 0.1)
 
 
 @app.command()
 def bench(
-    stage: Annotated[str, typer.Option(help="What to time: pre-llm.")] = "pre-llm",
+    stage: Annotated[
+        str, typer.Option(help="What to time: pre-llm, in-llm, kv, or llm (whole recipes).")
+    ] = "pre-llm",
     method: Annotated[
-        list[str] | None, typer.Option(help="A method; again for more. Default: all of the stage.")
+        list[str] | None,
+        typer.Option(help="A method (a recipe with --stage llm); again for more. Default: all of the stage."),
     ] = None,
-    keep_ratio: Annotated[float, typer.Option(help="Share of the tokens KEPT, in (0, 1].")] = 0.1,
+    keep_ratio: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="Share KEPT, in (0, 1]; again for more. Default: 0.1 for pre-llm, else 1, 0.5, 0.25, 0.1."
+        ),
+    ] = None,
     scenes: Annotated[
-        list[int] | None, typer.Option(help="Alike runs among the 32 frames; again for more. Default: 8, 32.")
+        list[int] | None,
+        typer.Option(help="pre-llm: alike runs among the 32 frames; again for more. Default: 8, 32."),
     ] = None,
+    tokens: Annotated[int, typer.Option(help="Not pre-llm: visual tokens of the clip.")] = 2048,
+    size: Annotated[str, typer.Option(help="Not pre-llm: the language model: tiny, mid or 7b.")] = "mid",
+    device: Annotated[str | None, typer.Option(help="Not pre-llm: as in ask.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Not pre-llm: as in ask.")] = None,
     repeats: Annotated[int, typer.Option(help="Timings of which the median counts.")] = 9,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the record to this file.")] = None,
 ) -> None:
-    """Time the methods in units of one copy of their input, on one thread.
+    """Time methods, always beside a baseline of the same run.
 
-    The input is 32 x 14 x 14 x 3584 float32. Copy and method are timed in turn in the same process, so that
+    pre-llm: the reduction alone, in units of one copy of its input (32 x 14 x 14 x 3584 float32), on one
+    thread. in-llm, kv, llm: prefill, decode step, cache bytes and peak memory of a language model with random
+    weights, as ratios to the same model without a recipe. Both are timed in turn in the same process, so that
     the ratio survives a busy machine.
     """
     from streamprune.budget import Budget
     from streamprune.checks import check_count
     from streamprune.errors import UnknownNameError
+
+    stage = stage.replace("_", "-")
+    if stage not in _STAGES:
+        raise UnknownNameError.among("stage to time", stage, list(_STAGES))
+    ratios = keep_ratio or list(_KEEP_RATIOS.get(stage, _LLM_KEEP_RATIOS))
+    for ratio in ratios:
+        Budget(ratio)
+    check_count("repeats", repeats)
+    check_count("tokens", tokens)
+    record: dict[str, Any]
+    run: Callable[[Report], Iterator[dict[str, Any]]]
+    if stage == "pre-llm":
+        names = _methods("pre_llm", method)
+        run = partial(_reducers, names, ratios, scenes or [8, 32], repeats)
+        record = {}
+    else:
+        run, record = _in_llm(stage, method, ratios, tokens, size, device, dtype, repeats)
+    _run(stage, run, record, json_file)
+
+
+def _methods(stage: Stage, names: list[str] | None) -> list[str]:
     from streamprune.registry import get_method, list_methods
 
-    if stage.replace("_", "-") not in _STAGES:
-        raise UnknownNameError.among("stage to time", stage, _STAGES)
-    names = method or [info.name for info in list_methods("pre_llm")]
-    for name in names:
-        get_method("pre_llm", name)
-    Budget(keep_ratio)
-    check_count("repeats", repeats)
-    _run(names, keep_ratio, scenes or [8, 32], repeats, json_file)
+    return [get_method(stage, name).name for name in names or [info.name for info in list_methods(stage)]]
+
+
+def _reducers(
+    names: list[str], ratios: list[float], scenes: list[int], repeats: int, report: Report
+) -> Iterator[dict[str, Any]]:
+    from streamprune.metrics.reducer_speed import reducer_speeds
+
+    for ratio in ratios:
+        for speed in reducer_speeds(names, keep_ratio=ratio, scenes=scenes, repeats=repeats, progress=report):
+            yield speed.to_dict()
+
+
+def _in_llm(
+    stage: str,
+    names: list[str] | None,
+    ratios: list[float],
+    tokens: int,
+    size: str,
+    device: str | None,
+    dtype: str | None,
+    repeats: int,
+) -> tuple[Callable[[Report], Iterator[dict[str, Any]]], dict[str, Any]]:
+    """What times recipes inside a made-up model, and what its record says about that model."""
+    from streamprune.models.made import made_family
+    from streamprune.pipelines.llm_speed import llm_speeds
+    from streamprune.recipe import Choice, Recipe
+
+    of = _STAGES[stage]
+    if stage == "llm":
+        recipes = {name: Recipe.resolve(name) for name in names or _methods(of, None)}
+    else:
+        recipes = {name: Recipe(name, {of: Choice(name)}) for name in _methods(of, names)}
+    family = made_family(size, device=device, dtype=dtype)
+
+    def run(report: Report) -> Iterator[dict[str, Any]]:
+        speeds = llm_speeds(
+            family, recipes, keep_ratios=ratios, tokens=tokens, repeats=repeats, progress=report
+        )
+        return (speed.to_dict() for speed in speeds)
+
+    number_format = str(family.model.dtype).removeprefix("torch.")
+    return run, {"size": size, "model_device": str(family.device), "dtype": number_format}
 
 
 def _run(
-    names: list[str], keep_ratio: float, scenes: list[int], repeats: int, json_file: Path | None
+    stage: str,
+    rows: Callable[[Report], Iterator[dict[str, Any]]],
+    about: dict[str, Any],
+    json_file: Path | None,
 ) -> None:
-    from streamprune.metrics.reducer_speed import reducer_speeds
     from streamprune.report.record import circumstances, write_record
-    from streamprune.report.speed import speed_table
+    from streamprune.report.speed import llm_table, speed_table
 
-    record = {"bench": "pre-llm", **circumstances(["streamprune", *sys.argv[1:]]), "rows": []}
+    record = {"bench": stage, **circumstances(["streamprune", *sys.argv[1:]]), **about, "rows": []}
     with progress_bars() as report:
-        for speed in reducer_speeds(
-            names, keep_ratio=keep_ratio, scenes=scenes, repeats=repeats, progress=report
-        ):
-            record["rows"].append(speed.to_dict())
+        for row in rows(report):
+            record["rows"].append(row)
             if json_file is not None:
                 write_record(json_file, record)  # after every row: what was measured survives an interruption
-    Console().print(speed_table(record["rows"]))
+    Console().print((speed_table if stage == "pre-llm" else llm_table)(record["rows"]))
     if json_file is not None:
         Console(stderr=True).print(f"written: {json_file}", highlight=False)

@@ -1,4 +1,4 @@
-"""The speed of reducers as a table."""
+"""The speed of reducers, and of a language model with recipes, as tables."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 Rows = Sequence[Mapping[str, Any]]
+_LLM_HEADINGS = ("recipe", "keep", "prefill", "decode step", "cache bytes", "peak memory", "reduction")
 
 
 def speed_table(rows: Rows) -> Table:
@@ -31,6 +32,38 @@ def speed_markdown(rows: Rows) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
 
 
+def llm_table(rows: Rows) -> Table:
+    """One line per recipe and share, everything as a ratio to the stock model in the same run."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for number, heading in enumerate(_LLM_HEADINGS):
+        table.add_column(heading, justify="right" if number else "left")
+    for cells in _llm_lines(rows):
+        table.add_row(*cells)
+    return table
+
+
+def llm_markdown(rows: Rows) -> str:
+    """The same as Markdown."""
+    rule = ["---", *("--:" for _ in _LLM_HEADINGS[1:])]
+    lines = [list(_LLM_HEADINGS), rule, *_llm_lines(rows)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+
+
+def _llm_lines(rows: Rows) -> list[list[str]]:
+    return [
+        [
+            str(row["recipe"]),
+            f"{row['keep_ratio']:g}",
+            f"{row['prefill_ratio']:.2f}",
+            f"{row['step_ratio']:.2f}",
+            f"{row['kv_ratio']:.2f}",
+            "" if row["peak_ratio"] is None else f"{row['peak_ratio']:.2f}",
+            f"{row['reduce_milliseconds']:.0f} ms",
+        ]
+        for row in rows
+    ]
+
+
 def _scenes(rows: Rows) -> list[int]:
     return sorted({int(row["scenes"]) for row in rows})
 
@@ -38,12 +71,13 @@ def _scenes(rows: Rows) -> list[int]:
 def _lines(rows: Rows) -> list[tuple[str, list[str]]]:
     """(method, cells), in the order of the record; units are of elapsed time."""
     scenes = _scenes(rows)
-    found = {(row["method"], row["scenes"]): row for row in rows}
+    found = {(row["method"], row["keep_ratio"], row["scenes"]): row for row in rows}
     lines = []
-    for name in dict.fromkeys(str(row["method"]) for row in rows):
-        have = [found[name, n] for n in scenes if (name, n) in found]
+    for name, asked in dict.fromkeys((str(row["method"]), row["keep_ratio"]) for row in rows):
+        have = [found[name, asked, n] for n in scenes if (name, asked, n) in found]
         kept = sorted({f"{100 * row['kept_ratio']:.1f} %" for row in have})
-        units = [f"{found[name, n]['wall_units']:.1f}" if (name, n) in found else "" for n in scenes]
+        by_scenes = {row["scenes"]: f"{row['wall_units']:.1f}" for row in have}
+        units = [by_scenes.get(n, "") for n in scenes]
         released = have[0]["released_units"]
         lines.append((name, [" / ".join(kept), *units, "" if released is None else f"{released:g}"]))
     return lines
