@@ -63,7 +63,8 @@ class PromptView:
         places: (visual,) int64 flat index of each on the grid; None when there is no one grid.
         grid: the video's full grid, None when there is no one video.
         visual_at_first: visual tokens before the first decision.
-        before: projections of the layer below, of the rows that entered it.
+        before: projections of the layer below, of the rows that entered it; before layer 0 there is none, and
+            asking for them is a mistake.
         at: projections of ``layer`` itself.
         carried: what the method handed on from its last decision.
     """
@@ -114,19 +115,21 @@ class Decision:
         entries: (going on, row, weight): what each of ``kept``, counted from 0, is the weighted sum of; None:
             of itself.
         carried: handed on to the method's next decision.
+        done: nothing more is to be decided for this prompt.
     """
 
     kept: torch.Tensor
     entries: Entries | None = None
     carried: Any = None
+    done: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class InLLMMethod(ABC):
     """Lets fewer visual tokens through the upper layers of a language model.
 
-    Text stays. Lower layers are not touched. Subclasses add options as fields and implement :meth:`cuts` and
-    :meth:`decide`.
+    Text stays. Layers below the first cut are not touched. Subclasses add options as fields and implement
+    :meth:`cuts` and :meth:`decide`.
 
     Args:
         keep_ratio: share of the visual tokens that is left after the last cut, in (0, 1].
@@ -136,6 +139,8 @@ class InLLMMethod(ABC):
     Class attributes:
         needs: names of what :meth:`decide` reads: "attention", "projections", "states", "grid".
         causal: no in-LLM method is; the question has to be there.
+        first_cut: the lowest layer before which :meth:`decide` can be asked; 0 for methods that do not need a
+            layer below.
     """
 
     keep_ratio: float | None = None
@@ -143,6 +148,7 @@ class InLLMMethod(ABC):
 
     needs: ClassVar[tuple[str, ...]] = ()
     causal: ClassVar[bool] = False
+    first_cut: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         Budget(self.keep_ratio, self.keep_tokens)
@@ -163,11 +169,11 @@ class InLLMMethod(ABC):
     def checked_cuts(self, depth: int) -> tuple[int, ...]:
         """:meth:`cuts`; InvalidValueError when the model is not so deep."""
         cuts = self.cuts(depth)
-        if any(not 1 <= cut < depth for cut in cuts) or list(cuts) != sorted(set(cuts)):
+        if any(not self.first_cut <= cut < depth for cut in cuts) or list(cuts) != sorted(set(cuts)):
             raise InvalidValueError(
                 f"{type(self).__name__} cannot act before the layers {cuts}: this model has {depth}, so they "
-                f"must be ascending numbers from 1 to {depth - 1} (tokens dropped before layer 0 are the "
-                "pre_llm stage's)"
+                f"must be ascending numbers from {self.first_cut} to {depth - 1}"
+                + (" (tokens dropped before layer 0 are the pre_llm stage's)" if self.first_cut else "")
             )
         return cuts
 

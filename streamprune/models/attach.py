@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 
-from streamprune.errors import InvalidTypeError, InvalidValueError, UnsupportedModelError
+from streamprune.errors import InvalidValueError, UnsupportedModelError
 from streamprune.in_llm.base import InLLMMethod
 from streamprune.models.attention_rows import check_projections
 from streamprune.models.base import Prompt, VideoFamily
+from streamprune.models.cache_memory import CacheMemory
 from streamprune.models.deepstack import Deepstack
-from streamprune.models.layer_hooks import CacheMemory, LayerCall, entries_held
+from streamprune.models.layer_hooks import LayerCall
 from streamprune.models.prompt_rows import VisualRows
 from streamprune.tokens import Reduction
 
@@ -136,7 +137,7 @@ def check_decoder(decoder: Any, cuts: Sequence[int], name: str) -> None:
             f"{name}: tokens cannot be dropped inside the language model with attn_implementation="
             f"{config._attn_implementation!r}; load it with one of {', '.join(_IMPLEMENTATIONS)}"
         )
-    for number in {number for cut in cuts for number in (cut - 1, cut)}:
+    for number in {number for cut in cuts for number in (cut - 1, cut) if number >= 0}:
         check_projections(decoder.layers[number], name)
 
 
@@ -246,22 +247,5 @@ class _Attachment:
             return None
         memory = self._memories.get(cache)
         if memory is None:
-            _check_cache(cache)
-            memory = self._memories[cache] = CacheMemory()
-            # the layers below have taken the new rows in already
-            below = entries_held(cache, self._cuts[0] - 1, rows) - rows
-            for cut, first in enumerate(self._cuts):
-                if 0 < entries_held(cache, first, rows) < below:
-                    memory.shorter.add(cut)
+            memory = self._memories[cache] = CacheMemory.of(cache, self._cuts, rows)
         return memory
-
-
-def _check_cache(cache: Any) -> None:
-    from transformers.cache_utils import DynamicLayer
-
-    layers = getattr(cache, "layers", None)
-    if layers is None or not all(isinstance(layer, DynamicLayer) for layer in layers):
-        raise InvalidTypeError(
-            "where tokens are dropped inside the model its cache must grow layer by layer, as DynamicCache "
-            f"does, got {type(cache).__name__}; leave out cache_implementation and past_key_values"
-        )

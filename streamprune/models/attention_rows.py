@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from streamprune.errors import UnsupportedModelError
+from streamprune.errors import InvalidValueError, UnsupportedModelError
 from streamprune.in_llm.base import LayerProjections
 from streamprune.ops.rotary import rotate
 
@@ -71,6 +71,31 @@ class DecoderProjections(LayerProjections):
     def _rotated(self, projected: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         cos, sin = (table.to(rows.device)[rows, None].float() for table in self._tables)
         return rotate(projected, cos, sin).transpose(0, 1)
+
+
+class _NothingBelow(LayerProjections):
+    """What is below layer 0."""
+
+    def _refuse(self) -> torch.Tensor:
+        raise InvalidValueError(
+            "an in_llm method asked for the attention of the layer below layer 0; there is none, so it can "
+            "act from layer 1 on only"
+        )
+
+    def queries(self, rows: torch.Tensor, *, rotated: bool = True) -> torch.Tensor:
+        """Raises InvalidValueError."""
+        return self._refuse()
+
+    def keys(self, *, rotated: bool = True) -> torch.Tensor:
+        """Raises InvalidValueError."""
+        return self._refuse()
+
+    def normed(self) -> torch.Tensor:
+        """Raises InvalidValueError."""
+        return self._refuse()
+
+
+NOTHING_BELOW = _NothingBelow()
 
 
 @torch.no_grad()

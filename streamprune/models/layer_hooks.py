@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from streamprune.errors import InvalidTypeError, InvalidValueError
 from streamprune.in_llm.base import Decision, InLLMMethod, PromptView
-from streamprune.models.attention_rows import DecoderProjections
+from streamprune.models.attention_rows import NOTHING_BELOW, DecoderProjections
+from streamprune.models.cache_memory import CacheMemory, entries_held
 from streamprune.models.deepstack import Deepstack
 from streamprune.models.layer_masks import joined_validity, layer_mask
 from streamprune.models.prompt_rows import Batch, PromptRows, VisualRows, apply_decisions
-
-
-@dataclass(eq=False)
-class CacheMemory:
-    """What has to be known about a cache between two calls.
-
-    Attributes:
-        shorter: numbers of the cuts above which layers hold fewer entries than those below.
-        valid: of those, (batch, entries) bool: which are not padding; None = all.
-    """
-
-    shorter: set[int] = field(default_factory=set)
-    valid: dict[int, torch.Tensor | None] = field(default_factory=dict)
 
 
 class LayerCall:
@@ -104,8 +92,7 @@ class LayerCall:
         """Ask the method about every prompt; the states that go on."""
         if self._prompts is None:
             self._prompts = self._first_prompts(states)
-        below = self._below
-        assert below is not None  # the hook of the layer below has run
+        below = self._below  # the hook of the layer below has run
         here = layer, states, self._gathered(given["position_embeddings"], states)
         decisions = [
             self._decision(number, prompt, row, below, here) for row, prompt in enumerate(self._prompts)
@@ -115,13 +102,18 @@ class LayerCall:
         ):
             # nothing is touched, not even by a copy
             self._prompts = tuple(
-                prompt if decision is None else replace(prompt, carried=decision.carried)
+                prompt if decision is None else replace(prompt, carried=decision.carried, done=decision.done)
                 for decision, prompt in zip(decisions, self._prompts, strict=True)
             )
             return states
         self._batch = apply_decisions(states, self._prompts, decisions, pad_left=self._pads_left())
         self._prompts = self._batch.prompts
         self._tables.clear()
+        cache = given.get("past_key_values")
+        if number == 0 and cache is not None:
+            from streamprune.models.seen_layer import note_missing
+
+            note_missing(cache, self._length - self._batch.index.shape[1])
         return self._batch.states
 
     def _first_prompts(self, states: torch.Tensor) -> tuple[PromptRows, ...]:
@@ -141,11 +133,11 @@ class LayerCall:
         number: int,
         prompt: PromptRows,
         row: int,
-        below: tuple[Any, torch.Tensor, Any],
+        below: tuple[Any, torch.Tensor, Any] | None,
         here: tuple[Any, torch.Tensor, Any],
     ) -> Decision | None:
         """What the method decides about one prompt, None when all of it stays."""
-        if len(prompt.visual) == 0 or self._method.keeps_everything(prompt.visual_at_first):
+        if prompt.done or len(prompt.visual) == 0 or self._method.keeps_everything(prompt.visual_at_first):
             return None
         states = prompt.states(here[1][row])
         view = PromptView(
@@ -158,7 +150,7 @@ class LayerCall:
             places=prompt.places,
             grid=prompt.grid,
             visual_at_first=prompt.visual_at_first,
-            before=_projections(below, row, prompt, states.device),
+            before=NOTHING_BELOW if below is None else _projections(below, row, prompt, states.device),
             at=_projections(here, row, prompt, states.device),
             carried=prompt.carried,
         )
@@ -269,13 +261,6 @@ def take_rows(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     if table.shape[-3] == 1:
         return table[..., 0, :, :][..., index, :]
     return table[..., torch.arange(len(index), device=index.device)[:, None], index, :]
-
-
-def entries_held(cache: Any, number: int, rows: int) -> int:
-    """Entries that layer ``number`` of ``cache`` holds before ``rows`` new ones come."""
-    if number >= len(cache.layers):
-        return 0
-    return int(cache.get_mask_sizes(rows, number)[0]) - rows
 
 
 def _keeps_all(decision: Decision | None, prompt: PromptRows) -> bool:

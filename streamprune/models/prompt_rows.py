@@ -40,6 +40,7 @@ class PromptRows:
         places, grid: as in :class:`VisualRows`.
         visual_at_first: visual tokens before the first decision.
         carried: handed on by the method.
+        done: whether the method has decided all it wants to.
     """
 
     rows: torch.Tensor
@@ -49,6 +50,7 @@ class PromptRows:
     grid: VideoGrid | None
     visual_at_first: int
     carried: Any = field(default=None, repr=False)
+    done: bool = False
 
     @classmethod
     def begin(cls, length: int, valid: torch.Tensor | None, visual: VisualRows | None) -> PromptRows:
@@ -87,6 +89,7 @@ class PromptRows:
             visual=torch.searchsorted(kept, self.visual[stays]),
             places=None if self.places is None else self.places[stays],
             carried=decision.carried,
+            done=decision.done,
         )
 
 

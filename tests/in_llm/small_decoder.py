@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -92,20 +92,17 @@ class Watched(InLLMMethod):
     def cuts(self, depth: int) -> tuple[int, ...]:
         return self.method.cuts(depth)
 
+    def checked_cuts(self, depth: int) -> tuple[int, ...]:
+        return self.method.checked_cuts(depth)
+
     def decide(self, view: PromptView) -> Decision:
         rows = torch.arange(view.rows) if view.carried is None else view.carried[0]
         inner = None if view.carried is None else view.carried[1]
-        decision = self.method.decide(_with_carried(view, inner))
+        decision = self.method.decide(replace(view, carried=inner))
         gone = torch.ones(len(rows), dtype=torch.bool)
         gone[decision.kept] = False
         self.cuts_of_rows.append((view.layer, rows[gone]))
-        return Decision(decision.kept, decision.entries, (rows[decision.kept], decision.carried))
-
-
-def _with_carried(view: PromptView, carried: Any) -> PromptView:
-    from dataclasses import replace
-
-    return replace(view, carried=carried)
+        return replace(decision, carried=(rows[decision.kept], decision.carried))
 
 
 @contextmanager

@@ -41,6 +41,8 @@ ROWS = (
     Row("fastv", {"layer": 1}),
     Row("pyramiddrop"),
     Row("pyramiddrop", {"layers": (1, 3)}),
+    Row("framefusion", {"similarity": 0.95}, merges=True),
+    Row("framefusion", {"similarity": 1.0}),
     Row("holitom", merges=True),
     Row("dart", floor=4),
     Row("dart", {"layer": 1}, floor=4),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from streamprune.in_llm.fastv import FastV
 from streamprune.in_llm.pyramiddrop import PyramidDrop
 from streamprune.models.attach import attach
 from streamprune.models.prompt_rows import VisualRows
-from tests.in_llm.small_decoder import Watched, locate, padded, prompt, small_decoder
+from tests.in_llm.small_decoder import Watched, locate, masked, padded, prompt, small_decoder
 
 HALF = FastV(keep_ratio=0.5)
 
@@ -279,3 +281,72 @@ def test_deciding_for_everything_changes_no_bit(implementation: str) -> None:
             assert torch.equal(model(**batch).logits, expected)
     assert [len(gone) for _, gone in watched.cuts_of_rows] == [0, 0, 0, 0]
     assert counted.tokens(99) is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThinsOut(InLLMMethod):
+    """Every third visual token goes on into layer 0."""
+
+    first_cut = 0
+
+    def cuts(self, depth: int) -> tuple[int, ...]:
+        return (0,)
+
+    def decide(self, view: PromptView) -> Decision:
+        return Decision(view.kept_with_text(torch.arange(0, len(view.visual), 3)))
+
+
+class AsksBelow(ThinsOut):
+    def decide(self, view: PromptView) -> Decision:
+        return Decision(view.before.attention(view.last)[0, 0].long())
+
+
+def test_there_is_nothing_below_layer_0() -> None:
+    with (
+        attach(small_decoder(), AsksBelow(), locate),
+        pytest.raises(InvalidValueError, match="there is none"),
+    ):
+        small_decoder()(prompt())
+
+
+@pytest.mark.parametrize("cache", [DynamicCache, lambda: DynamicCache(config=small_decoder().config)])
+def test_tokens_dropped_before_layer_0_were_seen(cache: Callable[[], DynamicCache]) -> None:
+    model, ids, held = small_decoder(), prompt(), cache()
+    with attach(model, ThinsOut(), locate), torch.no_grad():
+        model(ids, past_key_values=held)
+        assert [layer.keys.shape[2] for layer in held.layers] == [19] * 4
+        assert held.get_seq_length() == ids.shape[1]
+        turn = torch.tensor([[5, 6]])
+        held_after = model(turn, past_key_values=held).logits
+        held.crop(-2)
+        assert held.get_seq_length() == ids.shape[1]
+        assert torch.equal(model(turn, past_key_values=held).logits, held_after)
+    held.reset()
+    assert held.get_seq_length() == 0
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_a_conversation_goes_on_where_tokens_were_dropped_before_layer_0(implementation: str) -> None:
+    model, batch = small_decoder(implementation), padded(prompt(seed=1), prompt(before=2, after=4, seed=2))
+    settings: dict[str, Any] = {"max_new_tokens": 3, "do_sample": False, "return_dict_in_generate": True}
+    turn = torch.tensor([[5, 6], [7, 8]])
+    watched = Watched(method=ThinsOut())
+    tokens = []
+    for inside in (
+        attach(model, watched, locate),
+        masked(model, [[(0, rows)] for rows in _dropped(batch["input_ids"])]),
+    ):
+        with inside:
+            first = model.generate(**batch, **settings)
+            ids = torch.cat([first.sequences, turn], 1)
+            mask = torch.cat([batch["attention_mask"], torch.ones(2, 5, dtype=torch.int64)], 1)
+            cache = first.past_key_values
+            again = model.generate(ids, attention_mask=mask, past_key_values=cache, **settings)
+            tokens.append(again.sequences)
+    assert torch.equal(*tokens)
+
+
+def _dropped(batch: torch.Tensor) -> list[torch.Tensor]:
+    """Columns of the visual tokens that :class:`ThinsOut` drops."""
+    found = [(ids == 1).nonzero()[:, 0] for ids in batch]
+    return [rows[torch.arange(len(rows)) % 3 > 0] for rows in found]

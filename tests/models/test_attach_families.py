@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from streamprune.in_llm.base import InLLMMethod
+from streamprune.in_llm.base import Decision, InLLMMethod, PromptView
 from streamprune.in_llm.fastv import FastV
 from streamprune.in_llm.pyramiddrop import PyramidDrop
 from streamprune.models.attach import attach_to_prompt
@@ -27,7 +28,22 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "qwen2_5_vl": lambda folder: save_small_qwen(folder, "qwen2_5_vl"),
     "qwen3_vl": lambda folder: save_small_qwen(folder, "qwen3_vl"),
 }
-METHODS = [FastV(layer=1, keep_ratio=0.25), PyramidDrop(layers=(1, 2), keep_ratio=0.2)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThinsOut(InLLMMethod):
+    """Every fourth visual token goes on into layer 0."""
+
+    first_cut = 0
+
+    def cuts(self, depth: int) -> tuple[int, ...]:
+        return (0,)
+
+    def decide(self, view: PromptView) -> Decision:
+        return Decision(view.kept_with_text(torch.arange(0, len(view.visual), 4)))
+
+
+METHODS = [FastV(layer=1, keep_ratio=0.25), PyramidDrop(layers=(1, 2), keep_ratio=0.2), ThinsOut()]
 
 
 @pytest.fixture(scope="module", params=MAKERS)

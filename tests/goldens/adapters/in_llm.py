@@ -11,6 +11,7 @@ from streamprune.in_llm.base import Decision, InLLMMethod, LayerProjections, Pro
 from streamprune.in_llm.dart import DART, least_like
 from streamprune.in_llm.fastv import FastV, last_row_scores
 from streamprune.in_llm.feather import Feather
+from streamprune.in_llm.framefusion import FrameFusion
 from streamprune.in_llm.holitom import HoliTomInner
 from streamprune.in_llm.pyramiddrop import PyramidDrop
 from streamprune.in_llm.sparsevlm import SparseVLM
@@ -229,6 +230,44 @@ def sparsevlm(case: Case) -> None:
         assert int((~plain & ~text).sum()) <= pooled
 
 
+def framefusion(case: Case) -> None:
+    """Call after call of one prompt; what a layer adds, and its attention, are those of the rows left."""
+    hp, text = case.hp, case.given("text")
+    before, after = text[: hp["n_pre"]], text[hp["n_pre"] :]
+    states = torch.cat([before, case.given("x").flatten(0, 1), after])
+    rows, visual = torch.arange(len(states)), torch.arange(len(before), len(states) - len(after))
+    method = FrameFusion(cost=hp["cost"], similarity=hp["s_thr"], least_merged=hp["ratio_lb"])
+    carried = None
+    for call in range(len(case.arrays["out_lengths"])):
+        if call:
+            states = states + case.given("layer_delta")[call - 1][rows]
+        layer = RecordedRows(attention=case.given("prune_logits")[:, rows].softmax(-1))
+        stays = torch.isin(rows, visual)
+        view = PromptView(
+            layer=call,
+            cut=call,
+            depth=28,  # the release counts so many, whatever the model
+            states=states,
+            embeds=states,
+            visual=stays.nonzero()[:, 0],
+            places=rows[stays] - len(before),
+            grid=VideoGrid(hp["T"], hp["h"], hp["w"]),
+            visual_at_first=len(visual),
+            before=layer,
+            at=layer,
+            carried=carried,
+        )
+        decision = method.decide(view)
+        carried, rows = decision.carried, rows[decision.kept]
+        if decision.entries is None:
+            states = states[decision.kept]
+        else:
+            states = weighted_sum(decision.entries, states, len(decision.kept))
+        case.same(f"kept_step{call}", rows)
+        assert decision.done == bool(case.arrays["out_finish_pruning"][call])
+    case.close("values", states)
+
+
 ADAPTERS: dict[str, Callable[[Case], None]] = {
     "fastv": fastv,
     "pyramiddrop": pyramiddrop,
@@ -236,4 +275,5 @@ ADAPTERS: dict[str, Callable[[Case], None]] = {
     "feather": feather,
     "dart": dart,
     "sparsevlm": sparsevlm,
+    "framefusion": framefusion,
 }

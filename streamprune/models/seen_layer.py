@@ -1,0 +1,44 @@
+"""A cache layer that says how many tokens it has seen, though it holds fewer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers.cache_utils import DynamicLayer
+
+
+class SeenLayer(DynamicLayer):  # type: ignore[misc]
+    """Stands where a whole cache is asked for its length: in the place of its first layer.
+
+    Attributes:
+        missing: tokens seen that have no entry.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.missing = 0
+
+    def get_seq_length(self) -> int:
+        """Tokens seen."""
+        return int(super().get_seq_length()) + self.missing
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Entries held and new ones; the offset puts a new entry under its own query."""
+        return super().get_seq_length() + query_length, self.missing
+
+    def reset(self) -> None:
+        """Forget everything."""
+        super().reset()
+        self.missing = 0
+
+
+def note_missing(cache: Any, tokens: int) -> None:
+    """Of the tokens that the first layer of ``cache`` has seen or is about to, so many more have no entry."""
+    if not cache.layers:
+        cache.layers.append(SeenLayer())
+    elif not isinstance(cache.layers[0], SeenLayer):
+        layer, cache.layers[0] = cache.layers[0], SeenLayer()
+        if layer.is_initialized:
+            cache.layers[0].lazy_initialization(layer.keys, layer.values)
+            cache.layers[0].keys, cache.layers[0].values = layer.keys, layer.values
+    cache.layers[0].missing += tokens
