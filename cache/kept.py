@@ -21,7 +21,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from streamprune.cache.kept_layer import KeptLayer
 from streamprune.cache.watch import watch
-from streamprune.errors import InvalidTypeError, UnknownNameError, UnsupportedModelError
+from streamprune.errors import InvalidTypeError, InvalidValueError, UnknownNameError, UnsupportedModelError
 from streamprune.kv.base import Policy
 from streamprune.kv.view import TokenLabels
 
@@ -74,6 +74,11 @@ class KeptCache(Cache):  # type: ignore[misc]
             raise InvalidTypeError(f"policy must be a streamprune.kv.base.Policy, got {policy!r}")
         if positions not in get_args(CachePositions):
             raise UnknownNameError.among("positions", positions, get_args(CachePositions))
+        if policy.merges and positions == "compact":
+            raise InvalidValueError(
+                f"{type(policy).__name__} merges entries of several positions, which cannot be counted anew: "
+                'use positions="keep"'
+            )
         self.policy = policy
         self.labels = labels
         self.compact = positions == "compact"

@@ -9,6 +9,7 @@ import torch
 from transformers.cache_utils import DynamicLayer
 
 from streamprune.errors import InvalidValueError
+from streamprune.kv.base import Replacement
 from streamprune.kv.view import LayerView
 from streamprune.ops.rotary import turned_further
 
@@ -46,6 +47,7 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
         self.looked: Looked | None = None
         self._prompt = 0
         self._moved = False
+        self._merged_until: torch.Tensor | None = None
         self._since_padding = 0
         self._counts: torch.Tensor | None = None
 
@@ -58,6 +60,11 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
     def tensors(self) -> list[torch.Tensor]:
         """Everything that is stored per entry."""
         return [self.keys, self.values, *self.entries.values()] if self.held else []
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """(rows, heads, held) float32 to add to the logits of attention; None while nothing was merged."""
+        return None if self._merged_until is None else self._owner.policy.bias(self._state())
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
@@ -77,9 +84,9 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
             self._prompt = self.seen
         keys = self._in_place(keys, looked)
         self.entries.update(policy.observe(self._view(keys, new, looked)))
-        chosen = policy.choose(self._view(keys, new, looked), self._entry_bytes())
-        if chosen is not None:
-            self._keep(chosen)
+        replacement = policy.replace(self._view(keys, new, looked), self._entry_bytes())
+        if replacement is not None:
+            self._replace(replacement)
         return keys, values
 
     def _check(self, new: int, looked: Looked | None) -> None:
@@ -87,6 +94,8 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
         wants = None
         if self._owner.policy.query_rows(new):
             wants = f"{type(self._owner.policy).__name__} reads the model's queries"
+        elif self._owner.policy.merges:
+            wants = "merged entries are worth more attention than others"
         elif self._owner.compact:
             wants = "compact positions are given to the model's queries too"
         if looked is None and wants:
@@ -148,8 +157,12 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
             grid=None if self._owner.labels is None else self._owner.labels.grid,
             frequencies=None if looked is None else looked.frequencies,
             turn=None if looked is None else looked.turn,
-            state={name: value for name, value in self.entries.items() if name not in _OWN},
+            state=self._state(),
+            bias=self.bias,
         )
+
+    def _state(self) -> dict[str, torch.Tensor]:
+        return {name: value for name, value in self.entries.items() if name not in _OWN}
 
     def _entry_bytes(self) -> int:
         return sum(tensor.nbytes for tensor in self.tensors) // self.held
@@ -160,6 +173,16 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
         wide = chosen[..., None].expand(*chosen.shape, self.keys.shape[-1])
         self.keys, self.values = self.keys.gather(2, wide), self.values.gather(2, wide)
         self.entries = {name: value.gather(2, chosen) for name, value in self.entries.items()}
+
+    def _replace(self, replacement: Replacement) -> None:
+        """Keep what was chosen, and put in what it has become."""
+        self._keep(replacement.chosen)
+        if replacement.keys is not None and replacement.values is not None:
+            self.keys, self.values = replacement.keys, replacement.values
+        self.entries.update(replacement.state)
+        newest, until = replacement.newest, self._merged_until
+        if newest is not None:
+            self._merged_until = newest if until is None else torch.maximum(until, newest)
 
     def get_seq_length(self) -> int:
         """Tokens seen."""
@@ -178,22 +201,29 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
         removed = min(-tokens_to_remove, self.seen)
         if removed == 0:
             return
-        self.seen -= removed
         if not self.entries:
+            self.seen -= removed
             self.keys, self.values = (x[..., :-removed, :].clone() for x in (self.keys, self.values))
             return
         if self.has_padding and removed > self._since_padding:
             raise InvalidValueError("a batch cannot be cropped back into a part that was padded")
         assert self._counts is not None  # entries have been numbered
-        self._counts = self._counts - removed
-        self._since_padding -= removed
-        stay = self.entries["tokens"] < self._counts[:, None]
+        if self._merged_until is not None and int(self._merged_until) >= int(self._counts.min()) - removed:
+            raise InvalidValueError(
+                f"the last {removed} tokens cannot be taken back: some of them have been merged into other "
+                "entries already; protect them with protect_last"
+            )
+        counts = self._counts - removed
+        stay = self.entries["tokens"] < counts[:, None]
         kept = stay.sum(-1)
         if int(kept.min()) != int(kept.max()):
             raise InvalidValueError(
                 f"the last {removed} tokens cannot be taken back: some heads have dropped some of them "
                 "already; protect them with protect_last"
             )
+        self.seen -= removed
+        self._counts = counts
+        self._since_padding -= removed
         self._prompt = min(self._prompt, self.seen)
         self._keep(stay.nonzero()[:, -1].reshape(*kept.shape, -1))
 

@@ -128,15 +128,16 @@ def _fitting_mask(
 
     The model makes one mask for all layers, by the length of the first and by the padding of the tokens seen.
     """
-    new, held = states.shape[1], layer.held
+    new, held, bias = states.shape[1], layer.held, layer.bias
     if held == layer.seen and (mask is None or mask.shape[-1] == held + new):
         return mask
     kind = str(module.config._attn_implementation)
     padded = layer.has_padding or visible is not None
-    if not padded and (new == 1 or "flash" in kind):
+    if not padded and bias is None and (new == 1 or "flash" in kind):
         return None
     if kind not in ("sdpa", "eager"):
         what = "padded batches" if padded else "several tokens at once"
+        what = what if bias is None else "more attention to merged entries"
         raise UnsupportedModelError(
             f"a reduced cache cannot take {what} with attn_implementation={kind!r}; load the model with "
             "'sdpa' or 'eager'"
@@ -145,11 +146,20 @@ def _fitting_mask(
     fresh = fresh if visible is None else visible
     own = torch.ones(new, new, dtype=torch.bool, device=states.device).tril() & fresh[:, None, None]
     seen = own if not held else _beside(layer.entries["tokens"] >= 0, own)
-    if seen.shape[1] > 1:
-        seen = seen.repeat_interleave(module.num_key_value_groups, 1)
-    if kind == "sdpa":
-        return seen
-    return torch.zeros_like(seen, dtype=states.dtype).masked_fill(~seen, torch.finfo(states.dtype).min)
+    fitting = seen if kind == "sdpa" and bias is None else _added(seen, bias, states.dtype)
+    return fitting if fitting.shape[1] == 1 else fitting.repeat_interleave(module.num_key_value_groups, 1)
+
+
+def _added(seen: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
+    """What to add to logits where only entries that are ``seen`` may be attended to, by key-value head.
+
+    Args:
+        bias: (rows, heads, held) for the entries of earlier calls.
+    """
+    added = torch.zeros_like(seen, dtype=dtype)
+    if bias is not None:
+        added[..., : bias.shape[-1]] += bias[:, :, None].to(dtype)
+    return added.masked_fill_(~seen, torch.finfo(dtype).min)
 
 
 def _beside(old: torch.Tensor, own: torch.Tensor) -> torch.Tensor:

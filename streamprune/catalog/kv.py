@@ -34,4 +34,7 @@ ROWS = (
          summary="what the newest token attends to"),
     _row("kv", "vatp", "kv.vatp:VATP", source="arXiv 2406.12335", causal=True, needs=("queries",),
          summary="attention received times the size of the value"),
+    _row("kv", "zeromerge", "kv.zeromerge:ZeroMerge", source="arXiv 2503.10714", causal=True,
+         needs=("queries",),
+         summary="entries attended to most; the others averaged into a few"),
 )  # fmt: skip

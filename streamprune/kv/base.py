@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
 import torch
@@ -20,6 +20,24 @@ from streamprune.kv.view import PROMPT_TEXT, LayerView
 from streamprune.ops.selection import highest
 
 Decoding = Literal["hold", "grow"]
+
+
+@dataclass(frozen=True, eq=False)
+class Replacement:
+    """What a layer holds from now on.
+
+    Args:
+        chosen: (b, h, kept) int64 entries whose numbers, labels and state stay, ascending.
+        keys, values: (b, h, kept, dim) in place of theirs; None = theirs, both or neither.
+        state: (b, h, kept) tensors in place of theirs.
+        newest: () number of the newest token that went into another's entry; None = none did.
+    """
+
+    chosen: torch.Tensor
+    keys: torch.Tensor | None = None
+    values: torch.Tensor | None = None
+    state: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    newest: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +60,7 @@ class Policy(ABC):
         needs: what it reads beside keys and values: "queries", "segments".
         causal: usable on a live stream.
         unrotated: its queries are shown as they are before rotation.
+        merges: entries take others in, and :meth:`bias` says how much more attention they are worth.
     """
 
     keep_ratio: float | None = None
@@ -55,6 +74,7 @@ class Policy(ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     causal: ClassVar[bool] = True
     unrotated: ClassVar[bool] = False
+    merges: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_count("protect_first", self.protect_first, least=0)
@@ -89,16 +109,34 @@ class Policy(ABC):
         """(b, h, n) tensors to find again in ``view.state``, of the entries that stay until then."""
         return {}
 
+    def bias(self, state: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
+        """(b, h, n) float32 to add to the logits of attention to each entry; None = nothing."""
+        return None
+
     def choose(self, view: LayerView, entry_bytes: int) -> torch.Tensor | None:
         """(b, h, kept) int64 entries that stay, ascending; None when all do.
 
         Args:
             entry_bytes: what one entry of all rows and heads takes together.
         """
+        limit = self._room(view, entry_bytes)
+        return None if limit is None else self.keep(view, limit)
+
+    def replace(self, view: LayerView, entry_bytes: int) -> Replacement | None:
+        """What stays, and what it becomes where entries are merged; None when all stay as they are."""
+        limit = self._room(view, entry_bytes)
+        return None if limit is None else self.reduced(view, limit)
+
+    def _room(self, view: LayerView, entry_bytes: int) -> int | None:
+        """Entries that may stay of the more there are; None when all may."""
         if self.keeps_all or (self.decoding == "grow" and view.decoding):
             return None
         limit = self.limit(view, entry_bytes)
-        return None if limit >= view.held else self.keep(view, limit)
+        return None if limit >= view.held else limit
+
+    def reduced(self, view: LayerView, limit: int) -> Replacement:
+        """``limit`` entries in place of those there are; those that :meth:`keep` chooses, as they are."""
+        return Replacement(self.keep(view, limit))
 
     def keep(self, view: LayerView, limit: int) -> torch.Tensor:
         """(b, h, limit) int64 entries that stay, ascending; by score unless a subclass knows better."""

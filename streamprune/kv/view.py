@@ -77,6 +77,7 @@ class LayerView:
         cells: (b, h, n) int, place of a visual token in its frame; None = not known.
         grid: rows and columns of a frame; None = not known.
         state: (b, h, n) tensors that the policy's ``observe`` returned, zero for new entries.
+        bias: (b, h, n) float32 added to the logits of attention to each entry; None = nothing.
         frequencies: (dim / 2,) angle of each pair of channels per position; None unless queries are
             unrotated.
         turn: (b or 1, dim) cosines and sines of the newest token's position, likewise.
@@ -96,6 +97,7 @@ class LayerView:
     cells: torch.Tensor | None = field(default=None, repr=False)
     grid: tuple[int, int] | None = None
     state: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
+    bias: torch.Tensor | None = field(default=None, repr=False)
     frequencies: torch.Tensor | None = field(default=None, repr=False)
     turn: tuple[torch.Tensor, torch.Tensor] | None = field(default=None, repr=False)
 
@@ -179,6 +181,8 @@ class LayerView:
         scaling = self.keys.shape[-1] ** -0.5 if self.scaling is None else self.scaling
         seen = first + queries.shape[-2]
         logits = queries * scaling @ self.keys[:, :, None, :seen].float().transpose(-1, -2)
+        if self.bias is not None:
+            logits += self.bias[:, :, None, None, :seen]
         entries, hidden = torch.arange(seen, device=logits.device), self.hidden[:, :, None, :seen]
         unseen = (entries > entries[first:, None]) | hidden[..., None, :]
         rows = torch.softmax(logits.masked_fill_(unseen, -torch.inf), -1)

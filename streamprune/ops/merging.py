@@ -52,3 +52,27 @@ def add_member_means(anchors: torch.Tensor, members: torch.Tensor, joined: torch
         torch.cat([anchors, members]),
         torch.cat([torch.ones(len(anchors), device=anchors.device), 1 / count[joined]]),
     )
+
+
+def weighted_means(
+    rows: torch.Tensor,
+    weights: torch.Tensor,
+    target: torch.Tensor,
+    places: torch.Tensor,
+    changed: torch.Tensor,
+) -> torch.Tensor:
+    """(..., kept, width): ``rows`` at ``places``; where ``changed``, the mean of all that are to go there.
+
+    Args:
+        rows: (..., n, width), of the result's dtype; means are computed in float32 or wider.
+        weights: (..., n) what each row counts.
+        target: (..., n) int64, where each row goes.
+        places: (..., kept) int64. changed: (..., kept) bool.
+    """
+    wide = torch.promote_types(rows.dtype, torch.float32)
+    taken = places[..., None].expand(*places.shape, rows.shape[-1])
+    weighed = rows.to(wide) * weights[..., None].to(wide)
+    sums = torch.zeros_like(weighed).scatter_add_(-2, target[..., None].expand_as(weighed), weighed)
+    totals = torch.zeros_like(weights).scatter_add_(-1, target, weights).gather(-1, places)
+    means = sums.gather(-2, taken) / totals[..., None].to(wide)
+    return torch.where(changed[..., None], means.to(rows.dtype), rows.gather(-2, taken))

@@ -13,49 +13,17 @@ import torch
 
 from streamprune.cache.kept import KeptCache
 from streamprune.cache.kept_layer import KeptLayer
-from streamprune.kv.a2sf import A2SF
 from streamprune.kv.base import Policy
 from streamprune.kv.expected_attention import ExpectedAttention
 from streamprune.kv.h2o import H2O
-from streamprune.kv.infinipot_v import InfiniPotV
-from streamprune.kv.keydiff import KeyDiff
 from streamprune.kv.knorm import KNorm
-from streamprune.kv.kvcrush import KVCrush
-from streamprune.kv.lagkv import LagKV
 from streamprune.kv.pyramidkv import PyramidKV
-from streamprune.kv.snapkv import SnapKV
 from streamprune.kv.streamingllm import StreamingLLM
 from streamprune.kv.tova import TOVA
-from streamprune.kv.vatp import VATP
 from streamprune.kv.view import LayerView, TokenLabels
 from streamprune.ops.rotary import rotate, turned_further
+from tests.cache.policies import MASKING, PADDING, each_policy, ids_of
 from tests.cache.small_text_model import full_cache, left_padded, make_model, prompt, seeing_only
-
-POLICIES: list[tuple[type[Policy], dict[str, Any]]] = [
-    (StreamingLLM, {}),
-    (KNorm, {}),
-    (KeyDiff, {}),
-    (LagKV, {"sinks": 2, "lag": 4}),
-    (SnapKV, {"window": 4}),
-    (TOVA, {}),
-    (KVCrush, {"window": 4}),
-    (PyramidKV, {"window": 2, "beta": 4.0}),
-    (H2O, {}),
-    (A2SF, {"forgetting": 0.9}),
-    (VATP, {"sinks": 2}),
-    (InfiniPotV, {"adaptive_pooling": True}),
-    (ExpectedAttention, {"future": 16, "sinks": 2}),
-]
-# policies whose choice in a padded row is that of the row alone
-PADDING = [(cls, options) for cls, options in POLICIES if cls not in (LagKV, InfiniPotV)]
-
-
-def _ids(policies: list[tuple[type[Policy], dict[str, Any]]]) -> list[str]:
-    return [f"{cls.__name__}{''.join(map(str, options))}" for cls, options in policies]
-
-
-each_policy = pytest.mark.parametrize(("cls", "options"), POLICIES, ids=_ids(POLICIES))
-
 
 ANSWER = {"max_new_tokens": 3, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
 
@@ -123,7 +91,7 @@ def test_keeping_all_is_the_stock_cache_bit_for_bit(
         assert {(layer.seen, layer.held) for layer in cache.report()} == {(22, 22)}
 
 
-@each_policy
+@pytest.mark.parametrize(("cls", "options"), MASKING, ids=ids_of(MASKING))
 @pytest.mark.parametrize("kind", ["sdpa", "eager"])
 def test_dropped_is_masked(models: Any, kind: str, cls: type[Policy], options: dict[str, Any]) -> None:
     model, reference = models[kind], full_cache(models[kind])
@@ -183,7 +151,7 @@ def test_growing_leaves_the_answer_alone(models: Any, cls: type[Policy], options
         assert set(now[..., -4:].flatten().tolist()) == {40, 41, 42, 43}
 
 
-@pytest.mark.parametrize(("cls", "options"), PADDING, ids=_ids(PADDING))
+@pytest.mark.parametrize(("cls", "options"), PADDING, ids=ids_of(PADDING))
 @pytest.mark.parametrize("kind", ["sdpa", "eager"])
 def test_padded_rows_equal_single_runs(
     padding_models: Any, kind: str, cls: type[Policy], options: dict[str, Any]
