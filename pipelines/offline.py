@@ -7,37 +7,21 @@ print(answer.text, answer.stats.tokens_kept)
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from streamprune.errors import InvalidTypeError, InvalidValueError
-from streamprune.metrics.flops import DecoderShape
-from streamprune.metrics.memory import PeakMemory
-from streamprune.models.attach import attach_to_prompt, check_inside
 from streamprune.models.base import VideoFamily
 from streamprune.models.chat_template import check_question
-from streamprune.models.generation import check_context, generate
 from streamprune.models.loading import load_model
-from streamprune.models.question_signals import with_question
-from streamprune.models.signals import Signals
-from streamprune.pipelines.answer_cache import answer_cache
+from streamprune.models.sampling import Sampling, read_stop
 from streamprune.pipelines.answers import Answer, AnswerStream, Stats
+from streamprune.pipelines.asking import Asking
 from streamprune.pipelines.encoding import EncodedVideo, Encoding, Progress, encode_video
-from streamprune.pipelines.job import Job, Reduced, stats_of
-from streamprune.pipelines.request import (
-    AnswerRequest,
-    FrameRequest,
-    read_encoder,
-    read_questions,
-    read_recipe,
-)
-from streamprune.pipelines.stopwatch import wait_for
-from streamprune.pre_llm.base import PreLLMMethod
-from streamprune.reduce import Reducer, run_reducer
+from streamprune.pipelines.frame_request import FrameRequest
+from streamprune.pipelines.request import AnswerRequest, read_encoder, read_questions, read_recipe
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +29,6 @@ if TYPE_CHECKING:
     from streamprune.frames import FrameMethod
     from streamprune.positions import PositionRule, Positions
     from streamprune.recipe import Recipe
-    from streamprune.tokens import VideoGrid
 
 __all__ = ["Answer", "AnswerStream", "EncodedVideo", "Stats", "VideoLLM", "load"]
 
@@ -79,7 +62,6 @@ class VideoLLM:
 
     def __init__(self, family: VideoFamily) -> None:
         self.family = family
-        self._shape = DecoderShape.from_config(family.text_config)
 
     def __repr__(self) -> str:
         return f"VideoLLM({self.family.checkpoint.name!r}, {self.family.model_type}, {self.family.device})"
@@ -151,6 +133,12 @@ class VideoLLM:
         start_seconds: float | None = None,
         end_seconds: float | None = None,
         max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        repetition_penalty: float | None = None,
+        seed: int | None = None,
+        stop: str | Sequence[str] | None = None,
         positions: PositionRule | Positions | None = None,
         stream: bool = False,
         backend: str = "pyav",
@@ -172,36 +160,26 @@ class VideoLLM:
             num_frames: so many (with ``fps``: at most so many); default: what suits the model.
             fps: so many frames a second. start_seconds, end_seconds: look only at this part.
             max_new_tokens: longest answer.
+            temperature, top_p, top_k, repetition_penalty, seed, stop: how words are chosen and where the
+                answer ends, see :class:`Sampling`; ``seed`` is also that of a method that draws.
             positions: "keep" leaves tokens at their places in the full prompt, "renumber" closes the gaps,
-                "clipped" shortens them; a :class:`streamprune.Positions` says more. None is the recipe's
-                choice, or "keep".
+                "clipped" shortens them; :class:`Positions` says more. None: as the recipe says, or "keep".
             stream: return an AnswerStream of text pieces (one question only).
             backend: library that decodes files.
             frames_per_batch: frames that go through the vision tower at once; the whole clip: bit-exact.
             progress: called with ("decode", "encode" or "generate"; done; total).
-            **options: the pre-LLM method's own options, or the in-LLM method's in a recipe without one.
+            **options: the pre-LLM method's own, or the in-LLM method's in a recipe without one.
 
         Raises UsageError, SourceError, SignalError, ContextLengthError or DeviceError.
         """
         chosen = read_recipe(recipe, keep_ratio, keep_tokens)
         looks = FrameRequest(chosen, num_frames, fps, start_seconds, end_seconds, frames)
-        request = AnswerRequest(read_questions(question), chosen, options, max_new_tokens, positions)
-        if stream and not isinstance(question, str):
-            raise InvalidValueError("stream=True takes one question; ask several one after the other")
+        sampling = Sampling(temperature, top_p, top_k, repetition_penalty, seed, read_stop(stop))
+        request = AnswerRequest(
+            read_questions(question), chosen, options, max_new_tokens, positions, sampling
+        )
         how = self._how(chosen, backend, frames_per_batch, progress)
-        first = request.questions[0]
-        job = self._prepare(video, looks, request, how, first)
-        reduced = self._reduce(job, first)
-        if stream:
-            return AnswerStream(lambda say, stop: self._answer(job, first, reduced, say, stop))
-        answers = [self._answer(job, first, reduced)]
-        for one in request.questions[1:]:
-            if looks.reads_question:
-                job = self._prepare(video, looks, request, how, one)
-            if looks.reads_question or request.question_needs():
-                reduced = self._reduce(job, one)
-            answers.append(self._answer(job, one, reduced))
-        return answers[0] if isinstance(question, str) else answers
+        return _asked(Asking(self.family, request, looks, how), video, question, stream)
 
     def _how(
         self, recipe: Recipe, backend: str, frames_per_batch: int | None, progress: Progress | None
@@ -209,85 +187,23 @@ class VideoLLM:
         batch = self.family.frames_per_batch if frames_per_batch is None else frames_per_batch
         return Encoding(backend, batch, progress, read_encoder(recipe))
 
-    def _prepare(
-        self, video: Any, frames: FrameRequest, request: AnswerRequest, how: Encoding, question: str
-    ) -> Job:
-        """Encode, with the signals the method reads; shared unless frames are chosen by the question."""
-        method = request.method()
-        check_inside(self.family, request.in_llm())
-        peak = PeakMemory(self.family.device).start()
-        if isinstance(video, EncodedVideo):
-            if frames.says_something:
-                raise InvalidValueError(
-                    "frames, num_frames, fps, start_seconds and end_seconds cannot be given with an "
-                    "EncodedVideo, whose frames are chosen already"
-                )
-            if how.encoder not in (None, video.encoder):
-                raise InvalidValueError(
-                    f"the recipe asks for {how.encoder} and the EncodedVideo was encoded with "
-                    f"{video.encoder}; encode it again with this recipe, or leave out its encoder stage"
-                )
-        else:
-            video = encode_video(
-                self.family,
-                video,
-                frames.method(self.family.default_num_frames),
-                request.needs(),
-                how,
-                question=question,
-                check_grid=lambda so_far: self._check_room(request, method, so_far),
-            )
-        if isinstance(video.tokens.signals, Signals):
-            video.tokens.signals.prepare(request.needs())
-        return Job(request, video, method, peak, how.progress)
 
-    def _reduce(self, job: Job, question: str) -> Reduced:
-        """Choose the tokens; for methods that read no question, the same for any."""
-        started = time.perf_counter()
-        names = job.request.question_needs()
-        asked = with_question(self.family, question, job.video.tokens, names)
-        reduction = run_reducer(job.method, asked.tokens)
-        wait_for(reduction.features.device)
-        ms = 1000 * (time.perf_counter() - started)
-        flops = self._shape.prefill_flops(asked.read_tokens) if asked.read_tokens else 0
-        return Reduced(reduction, ms, flops)
-
-    def _check_room(self, request: AnswerRequest, method: Reducer, grid: VideoGrid) -> None:
-        """Raise ContextLengthError as soon as so many frames cannot fit, before encoding them for nothing."""
-        fixed = max(self.family.fixed_tokens(question, grid.frames) for question in request.questions)
-        full = self.family.reach(fixed, grid) if request.placing().rule == "keep" else None
-        count = method.count(grid) if isinstance(method, PreLLMMethod) else None
-        check_context(self.family, fixed + (count or 0), request.max_new_tokens, full)
-
-    def _answer(
-        self,
-        job: Job,
-        question: str,
-        reduced: Reduced,
-        say: Callable[[str], None] | None = None,
-        stop: threading.Event | None = None,
-    ) -> Answer:
-        request, video = job.request, job.video
-        prompt = self.family.prompt(
-            question, reduced.reduction, pts_seconds=video.pts_seconds, positions=request.placing()
-        )
-        check_context(self.family, len(prompt), request.max_new_tokens, prompt.reach)
-        with attach_to_prompt(self.family, request.in_llm(), prompt, reduced.reduction) as layers:
-            out = generate(
-                self.family,
-                prompt,
-                max_new_tokens=request.max_new_tokens,
-                on_text=say,
-                stop=stop,
-                cache=answer_cache(self.family, request.policy(), prompt, reduced.reduction),
-            )
-        if job.progress is not None:
-            job.progress("generate", len(out.token_ids), len(out.token_ids))
-        return Answer(
-            text=out.text,
-            question=question,
-            stats=stats_of(self._shape, job, reduced, prompt, out, layers.tokens(len(prompt))),
-            recipe=request.recipe.name,
-            pts_seconds=video.pts_seconds,
-            warnings=video.warnings,
-        )
+def _asked(
+    asking: Asking, video: Any, question: object, stream: bool
+) -> Answer | list[Answer] | AnswerStream:
+    """Answers to the questions of ``asking``; a single one if ``question`` was not a list."""
+    first, *others = asking.request.questions
+    if stream and not isinstance(question, str):
+        raise InvalidValueError("stream=True takes one question; ask several one after the other")
+    job = asking.prepare(video, first)
+    reduced = asking.reduce(job, first)
+    if stream:
+        return AnswerStream(lambda say, stop: asking.answer(job, first, reduced, say, stop))
+    answers = [asking.answer(job, first, reduced)]
+    for one in others:
+        if asking.frames.reads_question:
+            job = asking.prepare(video, one)
+        if asking.each_reduces:
+            reduced = asking.reduce(job, one)
+        answers.append(asking.answer(job, one, reduced))
+    return answers[0] if isinstance(question, str) else answers

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
-from fractions import Fraction
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamprune.checks import check_count
 from streamprune.errors import InvalidTypeError, InvalidValueError, RecipeError, UnknownNameError
-from streamprune.frames import Fps, FrameMethod, Uniform
 from streamprune.models.chat_template import check_question
+from streamprune.models.sampling import GREEDY, Sampling
 from streamprune.positions import PositionRule, Positions
-from streamprune.recipe import Choice, Recipe
-from streamprune.registry import Stage, build_method, get_method
+from streamprune.recipe import Recipe
+from streamprune.registry import Stage, get_method
 from streamprune.tokens import QUESTION_SIGNALS
 
 if TYPE_CHECKING:
@@ -30,97 +30,9 @@ _STAGES = ("frames", "encoder", "pre_llm", "in_llm", "kv")
 # ask()'s own settings: a misspelt one arrives among the method's options
 ASK_ARGUMENTS = (
     "recipe", "keep_ratio", "keep_tokens", "frames", "num_frames", "fps", "start_seconds", "end_seconds",
-    "max_new_tokens", "positions", "stream", "backend", "frames_per_batch", "progress",
+    "max_new_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "seed", "stop", "positions",
+    "stream", "backend", "frames_per_batch", "progress",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class FrameRequest:
-    """Which frames to look at.
-
-    Args:
-        recipe: its frames stage is used where neither ``frames`` nor ``fps`` is given.
-        num_frames: so many, evenly spread unless a frames method is named; with ``fps``: at most so many.
-        fps: so many a second.
-        start_seconds: look at nothing before this; None is the beginning.
-        end_seconds: look at nothing from this on; None is the end.
-        frames: a frames method or the name of one, in place of the recipe's; ``num_frames`` and the window
-            replace its own where they are given.
-    """
-
-    recipe: Recipe
-    num_frames: int | None = None
-    fps: float | Fraction | None = None
-    start_seconds: float | None = None
-    end_seconds: float | None = None
-    frames: str | FrameMethod | None = None
-
-    def __post_init__(self) -> None:
-        if self.frames is not None and not isinstance(self.frames, str | FrameMethod):
-            raise InvalidTypeError(
-                f"frames must be a frames method or the name of one, got {self.frames!r}; "
-                "num_frames= says how many"
-            )
-        self.method(1)
-        if self.frames is not None and self.fps is not None:
-            raise InvalidValueError(
-                f"frames={self.frames!r} and fps={self.fps!r} both say where to look; give one, and "
-                "num_frames if you like"
-            )
-
-    @property
-    def reads_question(self) -> bool:
-        """Whether each question looks at frames of its own."""
-        return "relevance" in self.method(1).needs
-
-    @property
-    def says_something(self) -> bool:
-        """Whether the user chose anything about frames, apart from the recipe."""
-        chosen = (self.num_frames, self.fps, self.start_seconds, self.end_seconds, self.frames)
-        return any(value is not None for value in chosen)
-
-    def method(self, default_num_frames: int) -> FrameMethod:
-        """The frames method; ``default_num_frames`` where it must be told a number and was told none."""
-        window: dict[str, Any] = {
-            name: value
-            for name, value in (("start_seconds", self.start_seconds), ("end_seconds", self.end_seconds))
-            if value is not None
-        }
-        if self.fps is not None:
-            return Fps(fps=self.fps, max_frames=self.num_frames, **window)
-        if isinstance(self.frames, FrameMethod):
-            return replace(self.frames, **window, **_count(type(self.frames), self.num_frames))
-        count = default_num_frames if self.num_frames is None else self.num_frames
-        choice = self.recipe.stages.get("frames") if self.frames is None else Choice(self.frames)
-        if choice is None:
-            return Uniform(num_frames=count, **window)
-        cls = get_method("frames", choice.method).load()
-        takes_number = "num_frames" in _options(cls)
-        if self.frames is None and self.num_frames is not None and not takes_number:
-            return Uniform(num_frames=count, **window)
-        told = count if takes_number and "num_frames" not in choice.options else self.num_frames
-        options = {**choice.options, **window, **_count(cls, told)}
-        built = build_method("frames", choice.method, options)
-        if not isinstance(built, FrameMethod):
-            raise InvalidTypeError(
-                f"the frames method {choice.method!r} must be a subclass of "
-                f"streamprune.frames.FrameMethod, got {type(built).__name__}"
-            )
-        return built
-
-
-def _options(cls: type) -> set[str]:
-    return {option.name for option in fields(cls)} if is_dataclass(cls) else set()
-
-
-def _count(cls: type, count: int | None) -> dict[str, int]:
-    """``count`` as the option by which a frames method takes it."""
-    if count is None:
-        return {}
-    option = next((name for name in ("num_frames", "max_frames") if name in _options(cls)), None)
-    if option is None:
-        raise InvalidValueError(f"{cls.__name__} takes no number of frames; leave out num_frames={count!r}")
-    return {option: count}
 
 
 @dataclass(frozen=True)
@@ -133,6 +45,7 @@ class AnswerRequest:
         options: the pre-LLM method's own options, or the in-LLM method's in a recipe without a pre-LLM one.
         max_new_tokens: longest answer.
         positions: a rule of :class:`Positions` or all of it; None leaves it to the recipe.
+        sampling: how words are chosen; its seed is also that of a method that draws.
     """
 
     questions: tuple[str, ...]
@@ -140,6 +53,7 @@ class AnswerRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
     max_new_tokens: int = 64
     positions: PositionRule | Positions | None = None
+    sampling: Sampling = GREEDY
 
     def __post_init__(self) -> None:
         for question in self.questions:
@@ -149,6 +63,17 @@ class AnswerRequest:
         policy = self.policy()
         if self.in_llm() is not None and policy is not None:
             check_together(policy)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The same as arguments of ``ask``, but for the questions."""
+        return {
+            "recipe": self.recipe,
+            "max_new_tokens": self.max_new_tokens,
+            "positions": self.positions,
+            **asdict(self.sampling),
+            **self.options,
+        }
 
     def placing(self) -> Positions:
         """Which positions the kept tokens get."""
@@ -185,12 +110,20 @@ class AnswerRequest:
     def _build(self, stage: Stage, **extra: Any) -> Any:
         """The method of ``stage``, made with the options of this call and ``extra`` ones."""
         try:
-            return self.recipe.build(stage, **self.options, **extra)
+            return self.recipe.build(stage, **self._seed(stage), **self.options, **extra)
         except UnknownNameError as error:
             meant = [near for option in self.options for near in get_close_matches(option, ASK_ARGUMENTS, 1)]
             if not meant:
                 raise
             raise UnknownNameError(f"{error} ask() itself has {meant[0]!r}.") from error
+
+    def _seed(self, stage: Stage) -> dict[str, int]:
+        """The seed of this call, if one was given and the method of ``stage`` takes one."""
+        seed = self.sampling.seed
+        if seed is None:
+            return {}
+        cls = get_method(stage, self.recipe.stages[stage].method).load()
+        return {"seed": seed} if "seed" in signature(cls).parameters else {}
 
     def policy(self) -> Policy | None:
         """The policy for the key-value cache; None when the recipe names none.

@@ -75,6 +75,20 @@ def test_compare_is_fair_at_the_same_budget() -> None:
     assert kept == [20, 20]
 
 
+def test_drawn_answers_repeat_with_a_seed_and_end_where_told() -> None:
+    def said(*settings: str) -> str:
+        result = run("ask", CLIP, "what color is the circle?", "--num-frames", "4", "--json", *settings)
+        assert result.exit_code == 0, result.output
+        text: str = json.loads(result.stdout)["answers"][0]["answers"][0]["text"]
+        return text
+
+    hot = ("--temperature", "8", "--max-new-tokens", "12")
+    first = said(*hot, "--seed", "1")
+    assert said(*hot, "--seed", "1") == first != said(*hot, "--seed", "2")
+    end = first.split()[1]
+    assert said(*hot, "--seed", "1", "--stop", end, "--stop", "zebra") == first[: first.index(end)].strip()
+
+
 def test_frames_are_chosen_by_what_is_in_them() -> None:
     chosen = run("ask", CLIP, ASKED[0]["question"], "--frames", "scene", "--num-frames", "4")
     assert chosen.exit_code == 0, chosen.output
@@ -143,6 +157,12 @@ def test_methods_lists_the_registry() -> None:
         (["--backend", "pyavv"], ["Did you mean 'pyav'"]),
         (["--device", "toaster"], ["toaster"]),
         (["--dtype", "float31"], ["float31"]),
+        (["--temperature", "-1"], ["temperature", "[0, 100]", "-1"]),
+        (["--temperature", "0.001"], ["temperature must be 0", "0.01"]),
+        (["--top-p", "0.5"], ["top_p", "give temperature"]),
+        (["--temperature", "1", "--top-p", "2"], ["top_p", "(0, 1]"]),
+        (["--seed", "-1"], ["seed", "at least 0"]),
+        (["--stop", ""], ["stop must not hold an empty text"]),
         (["--no-such-option"], ["--no-such-option"]),
     ],
 )

@@ -17,7 +17,7 @@ _SEEDS = 2**63
 _COLDEST, _HOTTEST = 0.01, 100.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Sampling:
     """The most likely word every time, or words drawn by their likelihood.
 

@@ -39,7 +39,7 @@ def caches(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         found.append(answer_cache(*args))
         return found[-1]
 
-    monkeypatch.setattr("streamprune.pipelines.offline.answer_cache", remember)
+    monkeypatch.setattr("streamprune.pipelines.asking.answer_cache", remember)
     return found
 
 

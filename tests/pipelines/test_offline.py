@@ -108,7 +108,7 @@ def test_several_questions_encode_and_reduce_once(
     settings: dict[str, Any] = {"recipe": "random", "keep_ratio": 0.3, "num_frames": 6, "max_new_tokens": 8}
     apart = [vlm.ask(video, one, **settings).text for one in (QUESTION, OTHER)]
     encoded = count_calls(monkeypatch, vlm.family, "encode")
-    reduced = count_calls(monkeypatch, sp.pipelines.offline, "run_reducer")
+    reduced = count_calls(monkeypatch, sp.pipelines.asking, "run_reducer")
     answers = vlm.ask(video, [QUESTION, OTHER], **settings)
     assert [answer.text for answer in answers] == apart
     assert [answer.question for answer in answers] == [QUESTION, OTHER]
@@ -156,6 +156,34 @@ def test_positions_can_be_chosen(vlm: VideoLLM, video: Video) -> None:
     )
     assert vlm.ask(encoded, QUESTION, recipe=recipe).text == texts["one"]
     assert vlm.ask(encoded, QUESTION, recipe=recipe, positions="keep").text == texts["keep"]
+
+
+def test_words_are_drawn_when_asked_for(vlm: VideoLLM, video: Video) -> None:
+    encoded = vlm.encode(video, num_frames=4)
+    greedy = vlm.ask(encoded, QUESTION, max_new_tokens=12)
+    hot: dict[str, Any] = {"temperature": 3.0, "max_new_tokens": 12}
+    texts = [vlm.ask(encoded, QUESTION, seed=seed, **hot).text for seed in (1, 1, 2)]
+    assert texts[0] == texts[1]
+    assert len({greedy.text, *texts}) == 3
+    assert vlm.ask(encoded, QUESTION, top_k=1, **hot).text == greedy.text
+    assert vlm.ask(encoded, QUESTION, top_p=1e-6, **hot).text == greedy.text
+    assert vlm.ask(encoded, QUESTION, repetition_penalty=5.0, max_new_tokens=12).text != greedy.text
+    end = texts[0].split()[-1]
+    cut = vlm.ask(encoded, QUESTION, seed=1, stop=end, **hot)
+    assert cut.text == texts[0][: texts[0].index(end)].strip()
+    stream = vlm.ask(encoded, QUESTION, seed=1, stop=[end], stream=True, **hot)
+    assert "".join(stream) == cut.text
+
+
+def test_one_seed_for_words_and_for_a_method_that_draws(vlm: VideoLLM, video: Video) -> None:
+    encoded = vlm.encode(video, num_frames=12)
+    settings: dict[str, Any] = {"recipe": "random", "keep_ratio": 0.2, "max_new_tokens": 12}
+    assert len({vlm.ask(encoded, QUESTION, seed=seed, **settings).text for seed in range(4)}) > 1
+    toml = 'keep_ratio = 0.2\n[pre_llm]\nmethod = "random"\nseed = 3\n'
+    named = vlm.ask(encoded, QUESTION, recipe=sp.Recipe.from_toml(toml), max_new_tokens=12).text
+    assert vlm.ask(encoded, QUESTION, seed=3, **settings).text == named
+    fixed = vlm.ask(encoded, QUESTION, recipe="stride", keep_ratio=0.2, seed=3, max_new_tokens=12)
+    assert fixed.text == vlm.ask(encoded, QUESTION, recipe="stride", keep_ratio=0.2, max_new_tokens=12).text
 
 
 def test_a_method_of_the_users_own(vlm: VideoLLM, video: Video) -> None:
@@ -225,6 +253,10 @@ def test_too_long_a_prompt_fails_before_encoding(
         ({"num_frames": -1}, errors.InvalidValueError, "num_frames must be"),
         ({"keep_ratio": 0.1}, errors.InvalidValueError, "need a method"),
         ({"start_seconds": 30}, errors.InvalidValueError, "start_seconds=30 "),
+        ({"temperature": -0.5}, errors.InvalidValueError, r"temperature must be in \[0, 100\]"),
+        ({"top_k": 5}, errors.InvalidValueError, "top_k narrow .* give temperature="),
+        ({"stop": ""}, errors.InvalidValueError, "stop must not hold an empty text"),
+        ({"temprature": 1.0}, errors.UnknownNameError, r"ask\(\) itself has 'temperature'"),
     ],
 )
 def test_calls_that_cannot_be_meant(

@@ -22,7 +22,8 @@ from streamprune.errors import (
     UsageError,
 )
 from streamprune.frames import Fps, FrameMethod, Keyframes, Scene, Uniform
-from streamprune.pipelines.request import AnswerRequest, FrameRequest, read_questions, read_recipe
+from streamprune.pipelines.frame_request import FrameRequest
+from streamprune.pipelines.request import AnswerRequest, read_questions, read_recipe
 from streamprune.positions import Positions
 from streamprune.readers import VideoInfo
 from streamprune.recipe import Recipe
@@ -213,7 +214,8 @@ def test_a_recipe_says_where_tokens_stand() -> None:
 
 def test_needs_no_torch() -> None:
     program = (
-        "import sys\nfrom streamprune.pipelines.request import FrameRequest, read_recipe\n"
+        "import sys\nfrom streamprune.pipelines.frame_request import FrameRequest\n"
+        "from streamprune.pipelines.request import read_recipe\n"
         "FrameRequest(read_recipe('fastvid', 0.1), num_frames=4)\n"
         "print([m for m in ('torch', 'transformers', 'av', 'cv2') if m in sys.modules])"
     )
