@@ -5,6 +5,9 @@ from __future__ import annotations
 from streamprune.catalog.info import method_row as _row
 
 ROWS = (
+    _row("in_llm", "adaptinfer", "in_llm.adaptinfer:AdaptInfer", source="arXiv 2508.06084",
+         needs=("attention",),
+         summary="rated by words as far as other words concern them, anew thrice"),
     _row("in_llm", "aim", "in_llm.aim:AIMInner", source="arXiv 2412.03248", needs=("projections",),
          summary="a PageRank over attention, fewer tokens at every layer"),
     _row("in_llm", "dart", "in_llm.dart:DART", source="EMNLP 2025 DART",
@@ -18,6 +21,9 @@ ROWS = (
     _row("in_llm", "framefusion", "in_llm.framefusion:FrameFusion", source="arXiv 2501.01986",
          needs=("states", "attention", "grid"),
          summary="merges what is alike in time layer by layer, then prunes once"),
+    _row("in_llm", "flashvid", "in_llm.flashvid:FlashVIDInner", source="arXiv 2602.08024",
+         needs=("attention",),
+         summary="late, a third of what the last token looks at (inner stage)"),
     _row("in_llm", "holitom", "in_llm.holitom:HoliTomInner", source="arXiv 2505.21334",
          needs=("attention", "states"),
          summary="folds what the last token does not look at into its like"),

@@ -58,6 +58,9 @@ ROWS = (
     Row("todre", {"threshold": 1.0, "layer": 2}),
     Row("sparsevlm", merges=True),
     Row("sparsevlm", {"layers": (1, 3), "recycle": False}),
+    Row("flashvid"),
+    Row("adaptinfer"),
+    Row("adaptinfer", {"layers": (1, 3), "words": "received"}),
     Row("star"),
     Row("star", {"layer": 1}),
 )

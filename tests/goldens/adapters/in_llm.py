@@ -11,6 +11,7 @@ from streamprune.in_llm.base import Decision, InLLMMethod, LayerProjections, Pro
 from streamprune.in_llm.dart import DART, least_like
 from streamprune.in_llm.fastv import FastV, last_row_scores
 from streamprune.in_llm.feather import Feather
+from streamprune.in_llm.flashvid import FlashVIDInner
 from streamprune.in_llm.framefusion import FrameFusion
 from streamprune.in_llm.holitom import HoliTomInner
 from streamprune.in_llm.pyramiddrop import PyramidDrop
@@ -107,6 +108,12 @@ def fastv(case: Case) -> None:
     _compare_positions(case, method, view)
     _compare_positions(case, method, view_of(case, RecordedRows(attention=case.given("attn_last_row"))))
     case.close("score", last_row_scores(layer.attention(view.last), view.visual))
+
+
+def flashvid(case: Case) -> None:
+    """From the recorded attention."""
+    method = FlashVIDInner(keep_ratio=case.hp["llm_retention_ratio"])
+    _compare_positions(case, method, view_of(case, RecordedRows(attention=case.given("attn_last_row"))))
 
 
 def pyramiddrop(case: Case) -> None:
@@ -270,6 +277,7 @@ def framefusion(case: Case) -> None:
 
 ADAPTERS: dict[str, Callable[[Case], None]] = {
     "fastv": fastv,
+    "flashvid_inner": flashvid,
     "pyramiddrop": pyramiddrop,
     "holitom_inner": holitom,
     "feather": feather,
