@@ -27,3 +27,21 @@ def marked_places(mask: torch.Tensor) -> torch.Tensor:
     Every row must have the same number of them.
     """
     return mask.nonzero()[:, 1].reshape(mask.shape[0], -1)
+
+
+def ranks_within(scores: torch.Tensor, groups: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two (..., length) int64: the rank of each score among those of its group, best 0, and the group's size.
+
+    Args:
+        scores: (..., length).
+        groups: (..., length) int, any numbers.
+    """
+    best_first = torch.sort(scores, dim=-1, descending=True, stable=True).indices
+    by_group = torch.sort(groups.gather(-1, best_first), dim=-1, stable=True)
+    order = best_first.gather(-1, by_group.indices)
+    numbers = by_group.values.contiguous()
+    first = torch.searchsorted(numbers, numbers)
+    last = torch.searchsorted(numbers, numbers, right=True)
+    places = torch.arange(scores.shape[-1], device=scores.device)
+    empty = torch.empty_like(order)
+    return empty.scatter(-1, order, places - first), empty.scatter(-1, order, last - first)

@@ -15,6 +15,7 @@ from streamprune.kv.keydiff import KeyDiff
 from streamprune.kv.knorm import KNorm
 from streamprune.kv.kvcrush import KVCrush
 from streamprune.kv.lagkv import LagKV
+from streamprune.kv.plphp import PLPHP
 from streamprune.kv.pyramidkv import PyramidKV
 from streamprune.kv.snapkv import SnapKV
 from streamprune.kv.streamingllm import StreamingLLM
@@ -36,12 +37,13 @@ POLICIES: list[tuple[type[Policy], dict[str, Any]]] = [
     (VATP, {"sinks": 2}),
     (InfiniPotV, {"adaptive_pooling": True}),
     (ExpectedAttention, {"future": 16, "sinks": 2}),
+    (PLPHP, {"attentive": 1.0, "indifferent": 0.0}),
     (ZeroMerge, {"merged_entries": 2}),
 ]
 # policies that leave what they keep as it was
 MASKING = [(cls, options) for cls, options in POLICIES if not cls.merges]
 # policies whose choice in a padded row is that of the row alone
-PADDING = [(cls, options) for cls, options in POLICIES if cls not in (LagKV, InfiniPotV)]
+PADDING = [(cls, options) for cls, options in POLICIES if cls not in (LagKV, InfiniPotV, PLPHP)]
 
 
 def ids_of(policies: list[tuple[type[Policy], dict[str, Any]]]) -> list[str]:
