@@ -1,27 +1,21 @@
 """Speed said in units, so that figures from different machines can be compared.
 
 One unit is what copying a 32 x 14 x 14 x 3584 float32 tensor (90 MB) into fresh memory takes on one thread.
-Both are timed in turn in the same process, so that a busy machine slows them alike.
-
-    python -m streamprune.metrics.units fastvid pool --keep-ratio 0.1
+Both are timed in turn in the same process, so that a busy machine slows them alike. ``streamprune bench``
+shows them.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 
-from streamprune.errors import InvalidValueError, StreampruneError
-from streamprune.metrics.made_clip import made_clip
-from streamprune.reduce import reduce_tokens
-from streamprune.registry import get_method
+from streamprune.errors import InvalidValueError
 
 
 @dataclass(frozen=True)
@@ -81,54 +75,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Print how long pre-LLM methods take, in units."""
-    parser = argparse.ArgumentParser(prog="python -m streamprune.metrics.units", description=main.__doc__)
-    parser.add_argument("methods", nargs="+", metavar="METHOD")
-    parser.add_argument("--keep-ratio", type=float, default=0.1)
-    parser.add_argument(
-        "--scenes", type=int, nargs="+", default=[8, 32], help="alike runs among the 32 frames"
-    )
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--json", action="store_true", help="one JSON record a line")
-    asked = parser.parse_args(arguments)
-    try:
-        for name in asked.methods:
-            get_method("pre_llm", name)
-        for scenes in asked.scenes:
-            features, signals = made_clip(scenes)
-            for name in asked.methods:
-                print(_record(name, features, signals, scenes, asked), flush=True)
-    except StreampruneError as error:
-        parser.error(str(error))
-    return 0
-
-
-def _record(
-    name: str,
-    features: torch.Tensor,
-    signals: Mapping[str, torch.Tensor],
-    scenes: int,
-    asked: argparse.Namespace,
-) -> str:
-    kept = 0
-
-    def call() -> None:
-        nonlocal kept
-        kept = len(reduce_tokens(features, name, keep_ratio=asked.keep_ratio, signals=signals))
-
-    timing = time_in_units(call, features, asked.repeats)
-    if asked.json:
-        record = {"method": name, "keep_ratio": asked.keep_ratio, "scenes": scenes, "kept_tokens": kept}
-        return json.dumps({**record, **asdict(timing)})
-    return (
-        f"{name:<16} keep {asked.keep_ratio:<5g} scenes {scenes:<3} kept {kept:<6} "
-        f"wall {timing.wall_units:6.2f} units  cpu {timing.cpu_units:6.2f} units  "
-        f"({timing.wall_milliseconds:.1f} ms, unit {timing.unit_milliseconds:.1f} ms)"
-    )
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

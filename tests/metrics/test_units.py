@@ -1,8 +1,6 @@
-"""Timing in units: the arithmetic and the command, never how long anything takes."""
+"""Timing in units: the arithmetic, never how long anything takes."""
 
 from __future__ import annotations
-
-import json
 
 import pytest
 import torch
@@ -52,47 +50,3 @@ def test_made_clips_have_the_asked_scenes() -> None:
     looks = torch.nn.functional.normalize(signals["frame_features"], dim=1)
     alike = (looks[:-1] * looks[1:]).sum(1) > 0.9
     assert alike.tolist() == [True, True, False, True, True, False, True, True]
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = made_clip.made_clip
-    monkeypatch.setattr(units, "made_clip", lambda scenes: made(scenes, shape=(4, 5, 5, 8)))
-
-
-@pytest.mark.usefixtures("small")
-def test_the_command_prints_a_line_for_each_method_and_scene_count(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    asked = ["fastvid", "stride", "--scenes", "1", "2", "--repeats", "1", "--keep-ratio", "0.2"]
-    assert units.main(asked) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["fastvid", "stride", "fastvid", "stride"]
-    assert all("units" in line for line in lines)
-    assert units.main([*asked, "--json"]) == 0
-    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [(r["method"], r["scenes"], r["kept_tokens"]) for r in records][1::2] == [
-        ("stride", 1, 20),
-        ("stride", 2, 20),
-    ]
-    assert all(r["wall_units"] > 0 and r["keep_ratio"] == 0.2 for r in records)
-
-
-@pytest.mark.usefixtures("small")
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["fastvidd"], "Did you mean 'fastvid'"),
-        (["stride", "--scenes", "2", "--keep-ratio", "2"], "keep_ratio must be in"),
-        (["stride", "--scenes", "0"], "scenes must be in"),
-        (["stride", "--scenes", "2", "--repeats", "0"], "repeats must be at least 1"),
-        ([], "METHOD"),
-    ],
-)
-def test_usage_errors_exit_with_two(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        units.main(arguments)
-    assert stopped.value.code == 2
-    assert said in capsys.readouterr().err
