@@ -45,3 +45,20 @@ def ranks_within(scores: torch.Tensor, groups: torch.Tensor) -> tuple[torch.Tens
     places = torch.arange(scores.shape[-1], device=scores.device)
     empty = torch.empty_like(order)
     return empty.scatter(-1, order, places - first), empty.scatter(-1, order, last - first)
+
+
+def entries_at(values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """(..., count, dim) or (..., count): what stands at the ``places`` of each row, in memory of its own.
+
+    Whole entries are copied, which is many times faster than ``gather`` with an index for every number.
+
+    Args:
+        values: (..., length, dim), or (..., length) of the same leading shape as ``places``.
+        places: (..., count) int64.
+    """
+    length = values.shape[places.ndim - 1]
+    rows = places.shape[:-1].numel()
+    starts = torch.arange(rows, device=places.device) * length
+    flat = (places.reshape(rows, -1) + starts[:, None]).reshape(-1)
+    wide = values.shape[places.ndim :]
+    return values.reshape(rows * length, *wide).index_select(0, flat).reshape(*places.shape, *wide)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from streamprune.ops.selection import highest, lowest, marked, marked_places
+from streamprune.ops.selection import entries_at, highest, lowest, marked, marked_places
 
 
 def test_best_first_and_ties_to_the_lower_index() -> None:
@@ -30,3 +31,14 @@ def test_nothing_marked() -> None:
     mask = marked(torch.zeros(3, 0, dtype=torch.int64), 4)
     assert not mask.any()
     assert marked_places(mask).shape == (3, 0)
+
+
+@pytest.mark.parametrize("dim", [(), (5,)], ids=["numbers", "entries"])
+def test_entries_are_what_gather_finds(dim: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(2, 3, 7, *dim, generator=generator).transpose(0, 1)  # a view
+    places = torch.stack([torch.randperm(7, generator=generator)[:4] for _ in range(6)]).reshape(3, 2, 4)
+    wide = places.reshape(*places.shape, *(1 for _ in dim)).expand(*places.shape, *dim)
+    found = entries_at(values, places)
+    assert torch.equal(found, values.gather(2, wide))
+    assert found.untyped_storage().nbytes() == found.nbytes
