@@ -27,7 +27,9 @@ _WITNESSES = 512
 _SETTLED = 16
 
 
-def farthest_points(values: torch.Tensor, count: int, *, look_alike: int = 0) -> torch.Tensor:
+def farthest_points(
+    values: torch.Tensor, count: int, *, look_alike: int = 0, chosen: torch.Tensor | None = None
+) -> torch.Tensor:
     """Pick the token farthest from its nearest other token, then always the one farthest from all picks.
 
     Distances are 1 - cosine. When only copies of picked tokens are left, the lowest indices follow.
@@ -41,13 +43,20 @@ def farthest_points(values: torch.Tensor, count: int, *, look_alike: int = 0) ->
         count: how many to pick, at least 1; more than there are means all.
         look_alike: tokens this far apart tend to be alike (tokens per frame for a video); speeds up the
             search for the first pick and changes nothing else. 0 = not known.
+        chosen: int64 tokens picked before, each once; what follows is as far as possible from these too.
 
     Returns:
-        (count,) int64 in the order picked.
+        (count,) int64 in the order picked, without ``chosen``.
     """
     rows = CosineRows(values)
+    if chosen is None or len(chosen) == 0:
+        return _further(rows, count, [_most_isolated(rows, look_alike)])
+    return _further(rows, len(chosen) + count, chosen.tolist())[len(chosen) :]
+
+
+def _further(rows: CosineRows, count: int, picks: list[int]) -> torch.Tensor:
+    """``picks`` and what follows them, ``count`` altogether; see :func:`farthest_points`."""
     count = min(count, len(rows))
-    picks = [_most_isolated(rows, look_alike)]
     nearest = torch.full((len(rows),), float("inf"), device=rows.rows.device)
     seen = 0
     while len(picks) < count:

@@ -17,12 +17,14 @@ class Row:
         name: in the registry.
         options: besides the budget.
         merges: what goes on is made of several rows, so that no masking of keys equals it.
+        decodes: acts at the steps of decoding alone, so that all layers hold everything.
         floor: what stays of the test's 24 tokens at least, however small the budget.
     """
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
     merges: bool = False
+    decodes: bool = False
     floor: int = 1
 
     @property
@@ -46,6 +48,7 @@ ROWS = (
     Row("holitom", merges=True),
     Row("dart", floor=4),
     Row("dart", {"layer": 1}, floor=4),
+    Row("dycoke", decodes=True),
     Row("feather"),
     Row("feather", {"layers": (2, 3), "stride": None}),
     Row("prunevid"),
@@ -61,6 +64,8 @@ ROWS = (
     Row("flashvid"),
     Row("adaptinfer"),
     Row("adaptinfer", {"layers": (1, 3), "words": "received"}),
+    Row("btp"),
+    Row("btp", {"layers": (1, 2, 3)}),
     Row("star"),
     Row("star", {"layer": 1}),
 )

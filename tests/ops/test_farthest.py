@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,8 @@ from streamprune.ops import farthest
 from streamprune.ops.farthest import farthest_points
 
 
-def plain_picks(values: torch.Tensor, count: int) -> list[int]:
-    """The rule on the whole matrix, with distances rounded once to float32."""
+def plain_picks(values: torch.Tensor, count: int, chosen: Sequence[int] = ()) -> list[int]:
+    """The rule on the whole matrix, with distances rounded once to float32; ``chosen`` come first."""
     exact = values.double().numpy()
     length = np.linalg.norm(exact, axis=1, keepdims=True)
     unit = exact / np.where(length > 0, length, 1)
@@ -19,8 +21,8 @@ def plain_picks(values: torch.Tensor, count: int) -> list[int]:
     distances[distances < 2e-6] = 0
     np.fill_diagonal(distances, np.inf)
     isolation = distances.min(0)
-    picks = [int(isolation.argmax()) if len(values) > 1 else 0]
-    nearest = distances[picks[0]].copy()
+    picks = list(chosen) or [int(isolation.argmax()) if len(values) > 1 else 0]
+    nearest = distances[picks].min(0)
     while len(picks) < min(count, len(values)):
         nearest[picks] = -1
         picks.append(int(nearest.argmax()))
@@ -69,6 +71,17 @@ def test_picks_are_those_of_the_plain_rule(kind: str) -> None:
     for seed, look_alike in enumerate((0, 12)):
         values = made(kind, tokens=96, seed=seed)
         assert farthest_points(values, 40, look_alike=look_alike).tolist() == plain_picks(values, 40)
+
+
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize("kind", KINDS)
+def test_picks_go_on_from_others(kind: str) -> None:
+    values, chosen = made(kind, tokens=96, seed=3), [50, 3, 77, 4]
+    further = farthest_points(values, 30, chosen=torch.tensor(chosen))
+    assert further.tolist() == plain_picks(values, 34, chosen)[4:]
+    assert len(farthest_points(values, 200, chosen=torch.tensor(chosen))) == 92
+    none = farthest_points(values, 5, chosen=torch.tensor([], dtype=torch.int64))
+    assert none.tolist() == farthest_points(values, 5).tolist()
 
 
 @pytest.mark.parametrize("kind", ["random", "drifting", "half still"])
