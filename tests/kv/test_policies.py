@@ -18,7 +18,7 @@ from streamprune.kv.keydiff import KeyDiff
 from streamprune.kv.knorm import KNorm
 from streamprune.kv.kvcrush import KVCrush
 from streamprune.kv.lagkv import LagKV
-from streamprune.kv.pyramidkv import PyramidKV, layer_share
+from streamprune.kv.pyramidkv import PyramidKV
 from streamprune.kv.snapkv import SnapKV
 from streamprune.kv.streamingllm import StreamingLLM
 from streamprune.kv.tova import TOVA
@@ -128,22 +128,6 @@ def test_snapkv_with_little_room_keeps_the_newest() -> None:
     view = random_view(20)
     assert chosen(SnapKV(window=8, keep_tokens=3), view) == [[17, 18, 19]] * 2
     assert chosen(SnapKV(window=64, keep_tokens=3), view) == [[17, 18, 19]] * 2
-
-
-def test_pyramidkv_shares_along_a_line() -> None:
-    shares = [layer_share(100, 1000, window=8, beta=4, layer=layer, layers=6) for layer in range(6)]
-    assert shares == sorted(shares, reverse=True)
-    assert sum(shares) == 600
-    assert (shares[0], shares[-1]) == (175, 25)
-    flat = [layer_share(100, 1000, window=8, beta=1, layer=layer, layers=6) for layer in range(6)]
-    assert flat == [100] * 6
-    assert layer_share(10, 100, window=0, beta=5, layer=1, layers=2) == 2
-    assert layer_share(50, 60, window=8, beta=20, layer=0, layers=2) == 52, "no more than there is"
-    view = random_view(60)
-    first = dataclasses.replace(view, layer=0, depth=2)
-    last = dataclasses.replace(view, layer=1, depth=2)
-    policy = PyramidKV(window=4, beta=4, keep_tokens=20)
-    assert (len(chosen(policy, first)[0]), len(chosen(policy, last)[0])) == (35, 5)
 
 
 def test_kvcrush_without_representatives_is_its_host() -> None:
@@ -461,6 +445,7 @@ def _maybe_float(x: torch.Tensor | None) -> torch.Tensor | None:
         (SnapKV, {"window": 0}, "window must be at least 1"),
         (SnapKV, {"pooling": "min"}, "unknown pooling 'min'"),
         (PyramidKV, {"beta": 0.5}, r"beta must be in \[1, "),
+        (PyramidKV, {"whole_steps": 1}, "whole_steps must be True or False"),
         (H2O, {"recent_share": 1.5}, r"recent_share must be in \[0, 1\]"),
         (ExpectedAttention, {"future": 0}, "future must be at least 1"),
         (ExpectedAttention, {"sinks": -1}, "sinks must be at least 0"),
