@@ -66,6 +66,10 @@ ROWS = (
     Row("adaptinfer", {"layers": (1, 3), "words": "received"}),
     Row("btp"),
     Row("btp", {"layers": (1, 2, 3)}),
+    Row("catp"),
+    Row("catp", {"layer": 2, "query_image": True}),
+    Row("metok"),
+    Row("metok", {"layers": (1, 2, 3)}),
     Row("star"),
     Row("star", {"layer": 1}),
 )
