@@ -4,6 +4,10 @@
     with cache.watch(model):
         model.generate(**inputs, past_key_values=cache)
 
+Beside the policy, or in its place, there can be stores, which hold what stays in less room:
+
+    cache = KeptCache.of(model, SnapKV(keep_ratio=0.2), Kivi(bits=4))
+
 It reports the tokens SEEN as its length and the entries HELD through the sizes of masks, so that generation,
 further turns, prompts in chunks and beams go on as with the stock cache, at the positions they would have
 had.
@@ -21,8 +25,10 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from streamprune.cache.kept_layer import KeptLayer
 from streamprune.cache.watch import watch
-from streamprune.errors import InvalidTypeError, InvalidValueError, UnknownNameError, UnsupportedModelError
+from streamprune.errors import InvalidValueError, UnknownNameError, UnsupportedModelError
 from streamprune.kv.base import Policy
+from streamprune.kv.method import CacheMethod
+from streamprune.kv.store import Store
 from streamprune.kv.view import TokenLabels
 
 CachePositions = Literal["keep", "compact"]
@@ -46,14 +52,14 @@ class LayerReport:
 
 
 class KeptCache(Cache):  # type: ignore[misc]
-    """A stock cache whose full-attention layers are reduced by a policy; other layers stay as they are.
+    """A stock cache whose full-attention layers are reduced; other layers stay as they are.
 
     Padded batches, layers of different lengths, and policies that read queries need ``with
     cache.watch(model):`` around every call of the model.
 
     Args:
         config: the model's configuration.
-        policy: which entries stay.
+        method: which entries stay, and how they are held.
         labels: what is known about the tokens to come; later ones are not labelled.
         positions: "keep" leaves entries at their rotary positions; "compact" counts 0, 1, 2, ... over the
             entries a layer holds, so that positions never exceed what it holds; every call of the model then
@@ -65,13 +71,12 @@ class KeptCache(Cache):  # type: ignore[misc]
     def __init__(
         self,
         config: Any,
-        policy: Policy,
+        method: CacheMethod,
         *,
         labels: TokenLabels | None = None,
         positions: CachePositions = "keep",
     ) -> None:
-        if not isinstance(policy, Policy):
-            raise InvalidTypeError(f"policy must be a streamprune.kv.base.Policy, got {policy!r}")
+        policy = method.policy
         if positions not in get_args(CachePositions):
             raise UnknownNameError.among("positions", positions, get_args(CachePositions))
         if policy.merges and positions == "compact":
@@ -79,7 +84,7 @@ class KeptCache(Cache):  # type: ignore[misc]
                 f"{type(policy).__name__} merges entries of several positions, which cannot be counted anew: "
                 'use positions="keep"'
             )
-        self.policy = policy
+        self.policy, self.stores = policy, method.stores
         self.labels = labels
         self.compact = positions == "compact"
         layers: list[Any] = list(DynamicCache(config=config).layers)
@@ -97,13 +102,16 @@ class KeptCache(Cache):  # type: ignore[misc]
     def of(
         cls,
         model: Any,
-        policy: Policy,
-        *,
+        *parts: Policy | Store | CacheMethod,
         labels: TokenLabels | None = None,
         positions: CachePositions = "keep",
     ) -> KeptCache:
-        """A cache for ``model``."""
-        return cls(model.config, policy, labels=labels, positions=positions)
+        """A cache for ``model``.
+
+        Args:
+            parts: a policy, stores, or both; without a policy every entry stays.
+        """
+        return cls(model.config, CacheMethod.of(*parts), labels=labels, positions=positions)
 
     def watch(self, model: Any) -> AbstractContextManager[None]:
         """While the block lasts, tell this cache about every call of ``model`` that is given it."""

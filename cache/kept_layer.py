@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers.cache_utils import DynamicLayer
 
+from streamprune.cache.shelf import Shelf
+from streamprune.cache.token_numbers import TokenNumbers
 from streamprune.errors import InvalidValueError
 from streamprune.kv.base import Replacement
+from streamprune.kv.store import Chain, Kind, Place
 from streamprune.kv.view import LayerView
 from streamprune.ops.rotary import turned_further
 
@@ -25,6 +28,7 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
     """One layer's entries; ``KeptCache`` makes them.
 
     Attributes:
+        keys, values: (rows, heads, held, dim), read back anew each time where stores hold them.
         seen: tokens so far, dropped ones and padding included.
         entries: (rows, heads, held) tensors that travel with the keys through every operation: "tokens", the
             number of each entry's token in its row (-1 = padding); "segments" when tokens were labelled;
@@ -33,9 +37,8 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
     """
 
     def __init__(self, owner: KeptCache, number: int) -> None:
+        self._shelves: dict[Kind, Shelf] = {"keys": Shelf(), "values": Shelf()}
         super().__init__()
-        self.keys: torch.Tensor
-        self.values: torch.Tensor
         self._owner = owner
         self._number = number
         self._forget()
@@ -43,23 +46,46 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
     def _forget(self) -> None:
         self.seen = 0
         self.entries: dict[str, torch.Tensor] = {}
-        self.has_padding = False
         self.looked: Looked | None = None
         self._prompt = 0
         self._moved = False
         self._merged_until: torch.Tensor | None = None
-        self._since_padding = 0
-        self._counts: torch.Tensor | None = None
+        self._numbers: TokenNumbers | None = None
+        self._chains: dict[Kind, Chain] = {}
+
+    @property
+    def keys(self) -> torch.Tensor:
+        """All keys, rotated; not to be changed in place."""
+        return self._shelves["keys"].load()
+
+    @keys.setter
+    def keys(self, keys: torch.Tensor | None) -> None:
+        self._shelves["keys"].put(keys)
+
+    @property
+    def values(self) -> torch.Tensor:
+        """All values; not to be changed in place."""
+        return self._shelves["values"].load()
+
+    @values.setter
+    def values(self, values: torch.Tensor | None) -> None:
+        self._shelves["values"].put(values)
 
     @property
     def held(self) -> int:
         """Entries of each head."""
-        return int(self.keys.shape[-2]) if self.is_initialized and self.keys.numel() else 0
+        return self._shelves["keys"].entries
 
     @property
     def tensors(self) -> list[torch.Tensor]:
         """Everything that is stored per entry."""
-        return [self.keys, self.values, *self.entries.values()] if self.held else []
+        shelved = [tensor for shelf in self._shelves.values() for tensor in shelf.tensors]
+        return [*shelved, *self.entries.values()] if self.held else []
+
+    @property
+    def has_padding(self) -> bool:
+        """Whether some entries stand, or stood, for padding."""
+        return self._numbers is not None and self._numbers.has_padding
 
     @property
     def bias(self) -> torch.Tensor | None:
@@ -70,36 +96,66 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Add the entries of a call and return all of them for its attention; store what the policy keeps."""
-        policy, looked, self.looked = self._owner.policy, self.looked, None
+        looked, self.looked = self.looked, None
         new = int(key_states.shape[-2])
-        if not policy.keeps_all:
-            self._check(new, looked)
-        keys, values = super().update(key_states, value_states)
-        if policy.keeps_all:
-            self.seen += new
-            return keys, values
-        self._extend(key_states, looked)
+        self._check(new, looked)
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self._shelves["keys"].add(key_states)
+        self._shelves["values"].add(value_states)
+        if self._is_numbered(looked):
+            self._extend(key_states, looked)
         self.seen += new
         if new > 1 or self.seen == new:
             self._prompt = self.seen
-        keys = self._in_place(keys, looked)
-        self.entries.update(policy.observe(self._view(keys, new, looked)))
-        replacement = policy.replace(self._view(keys, new, looked), self._entry_bytes())
-        if replacement is not None:
-            self._replace(replacement)
+        keys, values = self.keys, self.values
+        if not self._owner.policy.keeps_all:
+            stored, keys = keys, self._in_place(keys, looked)
+            self._reduce(keys, values, stored, new, looked)
+        self._settle()
         return keys, values
+
+    def _reduce(
+        self, keys: torch.Tensor, values: torch.Tensor, stored: torch.Tensor, new: int, looked: Looked | None
+    ) -> None:
+        """Let the policy decide about ``keys``, which are held as ``stored``, and ``values``."""
+        policy = self._owner.policy
+        self.entries.update(policy.observe(self._view(keys, values, new, looked)))
+        entry_bytes = _entry_bytes([stored, values, *self.entries.values()])
+        replacement = policy.replace(self._view(keys, values, new, looked), entry_bytes)
+        if replacement is not None:
+            self._replace(replacement, stored, values)
+
+    def _settle(self) -> None:
+        """Give what has grown old to the stores."""
+        if not self._owner.stores:
+            return
+        hidden = self.entries["tokens"] < 0 if self.has_padding else None
+        for kind, shelf in self._shelves.items():
+            if kind not in self._chains and shelf.exact is not None:
+                heads, dim = int(shelf.exact.shape[1]), int(shelf.exact.shape[-1])
+                place = Place(kind, self._number, self._owner.depth, heads, dim)
+                self._chains[kind] = Chain(place, self._owner.stores)
+            shelf.settle(self._chains[kind], hidden)
 
     def _check(self, new: int, looked: Looked | None) -> None:
         """Refuse a call that nobody told this layer about when it has to know more than keys and values."""
-        wants = None
-        if self._owner.policy.query_rows(new):
-            wants = f"{type(self._owner.policy).__name__} reads the model's queries"
-        elif self._owner.policy.merges:
+        policy, wants = self._owner.policy, None
+        if looked is not None or policy.keeps_all:
+            return
+        if policy.query_rows(new):
+            wants = f"{type(policy).__name__} reads the model's queries"
+        elif policy.merges:
             wants = "merged entries are worth more attention than others"
         elif self._owner.compact:
             wants = "compact positions are given to the model's queries too"
-        if looked is None and wants:
+        if wants:
             raise InvalidValueError(f"{wants}: call the model inside `with cache.watch(model):`")
+
+    def _is_numbered(self, looked: Looked | None) -> bool:
+        """Whether it is known which token each entry stands for; not where none is ever dropped or hidden."""
+        padded = looked is not None and looked.visible is not None
+        return not self._owner.policy.keeps_all or self._numbers is not None or padded
 
     def _in_place(self, keys: torch.Tensor, looked: Looked | None) -> torch.Tensor:
         """``keys`` at the positions 0, 1, 2, ... if they are to be moved; each is turned once, as stored."""
@@ -111,21 +167,12 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
     def _extend(self, key_states: torch.Tensor, looked: Looked | None) -> None:
         """Number the new tokens and carry on what is stored per entry."""
         rows, heads, new, _ = key_states.shape
-        visible = None if looked is None else looked.visible
-        if visible is None:
-            self._since_padding += new
-        else:
-            self.has_padding, self._since_padding = True, 0
-        if self._counts is None:
-            self._counts = torch.zeros(rows, 1, dtype=torch.int32, device=key_states.device)
-        if visible is None:
-            numbers = self._counts + torch.arange(new, device=key_states.device, dtype=torch.int32)
-            self._counts = self._counts + new
-        else:
-            visible = visible.to(key_states.device).expand(rows, new)
-            steps = visible.cumsum(-1, dtype=torch.int32)
-            numbers = torch.where(visible, self._counts + steps - 1, -1)
-            self._counts = self._counts + steps[:, -1:]
+        if self._numbers is None:
+            self._numbers = TokenNumbers(rows, self.seen, key_states.device)
+            if self.seen:  # so far nothing had to be known about entries
+                places = torch.arange(self.seen, device=key_states.device, dtype=torch.int32)
+                self.entries["tokens"] = places.repeat(rows, heads, 1)
+        numbers = self._numbers.next(new, None if looked is None else looked.visible)
         fresh = {"tokens": numbers[:, None].expand(rows, heads, new)}
         if self._owner.labels is not None:
             for name, label in self._owner.labels.part(self.seen, new).items():
@@ -140,10 +187,10 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
             for name, value in fresh.items()
         }
 
-    def _view(self, keys: torch.Tensor, new: int, looked: Looked | None) -> LayerView:
+    def _view(self, keys: torch.Tensor, values: torch.Tensor, new: int, looked: Looked | None) -> LayerView:
         return LayerView(
             keys=keys,
-            values=self.values,
+            values=values,
             tokens=self.entries["tokens"],
             new=new,
             seen=self.seen,
@@ -164,19 +211,16 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
     def _state(self) -> dict[str, torch.Tensor]:
         return {name: value for name, value in self.entries.items() if name not in _OWN}
 
-    def _entry_bytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self.tensors) // self.held
-
-    def _keep(self, chosen: torch.Tensor) -> None:
+    def _keep(self, chosen: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Gather the chosen entries into storage of their own, so that the old one is freed."""
         self._moved = True
-        wide = chosen[..., None].expand(*chosen.shape, self.keys.shape[-1])
-        self.keys, self.values = self.keys.gather(2, wide), self.values.gather(2, wide)
+        self._shelves["keys"].take(chosen, keys)
+        self._shelves["values"].take(chosen, values)
         self.entries = {name: value.gather(2, chosen) for name, value in self.entries.items()}
 
-    def _replace(self, replacement: Replacement) -> None:
-        """Keep what was chosen, and put in what it has become."""
-        self._keep(replacement.chosen)
+    def _replace(self, replacement: Replacement, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Keep what was chosen of ``keys`` and ``values``, and put in what it has become."""
+        self._keep(replacement.chosen, keys, values)
         if replacement.keys is not None and replacement.values is not None:
             self.keys, self.values = replacement.keys, replacement.values
         self.entries.update(replacement.state)
@@ -201,20 +245,20 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
         removed = min(-tokens_to_remove, self.seen)
         if removed == 0:
             return
-        if not self.entries:
+        numbers = self._numbers
+        if numbers is None:
             self.seen -= removed
-            self.keys, self.values = (x[..., :-removed, :].clone() for x in (self.keys, self.values))
+            keys, values = self.keys, self.values
+            self._keep(torch.arange(self.seen, device=keys.device).expand(*keys.shape[:2], -1), keys, values)
             return
-        if self.has_padding and removed > self._since_padding:
+        if numbers.has_padding and removed > numbers.since_padding:
             raise InvalidValueError("a batch cannot be cropped back into a part that was padded")
-        assert self._counts is not None  # entries have been numbered
-        if self._merged_until is not None and int(self._merged_until) >= int(self._counts.min()) - removed:
+        if self._merged_until is not None and int(self._merged_until) >= int(numbers.counts.min()) - removed:
             raise InvalidValueError(
                 f"the last {removed} tokens cannot be taken back: some of them have been merged into other "
                 "entries already; protect them with protect_last"
             )
-        counts = self._counts - removed
-        stay = self.entries["tokens"] < counts[:, None]
+        stay = self.entries["tokens"] < numbers.counts[:, None] - removed
         kept = stay.sum(-1)
         if int(kept.min()) != int(kept.max()):
             raise InvalidValueError(
@@ -222,10 +266,9 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
                 "already; protect them with protect_last"
             )
         self.seen -= removed
-        self._counts = counts
-        self._since_padding -= removed
+        numbers.forget(removed)
         self._prompt = min(self._prompt, self.seen)
-        self._keep(stay.nonzero()[:, -1].reshape(*kept.shape, -1))
+        self._keep(stay.nonzero()[:, -1].reshape(*kept.shape, -1), self.keys, self.values)
 
     def reset(self) -> None:
         """Forget everything."""
@@ -246,6 +289,13 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
 
     def _rows(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
         if self.held:
-            self.keys, self.values = change(self.keys), change(self.values)
+            for shelf in self._shelves.values():
+                shelf.rows(change)
             self.entries = {name: change(value) for name, value in self.entries.items()}
-            self._counts = None if self._counts is None else change(self._counts)
+            if self._numbers is not None:
+                self._numbers.counts = change(self._numbers.counts)
+
+
+def _entry_bytes(tensors: list[torch.Tensor]) -> int:
+    """What one entry takes in all of ``tensors`` (rows, heads, entries, ...)."""
+    return sum(tensor.nbytes for tensor in tensors) // tensors[0].shape[2]

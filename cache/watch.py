@@ -50,10 +50,13 @@ def watch(model: Any, cache: KeptCache) -> Iterator[None]:
             return None
         layer = cache.layers[module.layer_idx]
         states = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-        if policy.keeps_all or not hasattr(layer, "looked"):
+        if (policy.keeps_all and not cache.stores) or not hasattr(layer, "looked"):
             return None
         mask = kwargs.get("attention_mask")
         visible = _visible(mask, states.shape[1])
+        if policy.keeps_all:
+            layer.looked = Looked(float(module.scaling), None, visible)
+            return None
         tables, turn = kwargs["position_embeddings"], None
         frequencies = decoder.rotary_emb.inv_freq.to(states.device) if rotary or policy.unrotated else None
         if rotary is not None:

@@ -28,9 +28,16 @@ def kv_bytes(cache: Any) -> int:
     """Bytes of a transformers key-value cache: every tensor its layers hold; 0 for no cache."""
     if cache is None:
         return 0
-    held = [value for layer in cache.layers for value in vars(layer).values()]
+    return tensor_bytes(tensor for layer in cache.layers for tensor in _layer_tensors(layer))
+
+
+def _layer_tensors(layer: Any) -> list[torch.Tensor]:
+    """What one layer holds: what it says itself, or its attributes and what is in tables of them."""
+    if isinstance(said := getattr(layer, "tensors", None), list):
+        return said
+    held = list(vars(layer).values())
     held += [value for table in held if isinstance(table, dict) for value in table.values()]
-    return tensor_bytes(value for value in held if isinstance(value, torch.Tensor))
+    return [value for value in held if isinstance(value, torch.Tensor)]
 
 
 class PeakMemory:
