@@ -46,6 +46,19 @@ def video_prompt_text(tokenizer: Any, question: str, template: str | None = None
     return text
 
 
+def check_placeholders(text: str, video: str, token: str) -> None:
+    """Raise InvalidValueError unless ``text`` has one ``video`` and no ``token``: the question brought more.
+
+    Args:
+        video: what the template writes for a video.
+        token: what stands for one visual token, or for another medium.
+    """
+    if text.count(video) != 1 or token in text:
+        raise InvalidValueError(
+            f"question must not contain the placeholders {video!r} or {token!r}; take them out"
+        )
+
+
 def place_of_video(ids: Sequence[int], tokenizer: Any, video_id: int, image_id: int | None = None) -> int:
     """Index of the only video placeholder in ``ids``; InvalidValueError when the question brought more."""
     places = [i for i, value in enumerate(ids) if value == video_id]

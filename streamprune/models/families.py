@@ -18,6 +18,7 @@ FAMILIES: dict[str, str] = {
     "qwen2_vl": "streamprune.models.qwen2_vl",
     "qwen3_vl": "streamprune.models.qwen3_vl",
     "smolvlm": "streamprune.models.smolvlm",
+    "video_llama_3": "streamprune.models.video_llama_3",
 }
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from streamprune.encoder.base import EncoderMethod
-from streamprune.errors import InvalidValueError, UnsupportedModelError
+from streamprune.errors import UnsupportedModelError
 from streamprune.models.base import Checkpoint, EncodedFrames, Prompt
-from streamprune.models.chat_template import text_ids
+from streamprune.models.chat_template import check_placeholders
 from streamprune.models.pixel_signals import Patches
 from streamprune.models.preprocessing import FrameTransform
 from streamprune.models.tower_family import TowerFamily
@@ -164,17 +164,11 @@ class FramesAsImages(TowerFamily):
 
     def _written(self, question: str, grid: VideoGrid, pts_seconds: Sequence[float] | None) -> WrittenPrompt:
         text = self.prompt_text(question)
-        if text.count(self._video_mark) != 1 or self._token_mark in text:
-            raise InvalidValueError(
-                f"question must not contain the placeholders {self._video_mark!r} or {self._token_mark!r}; "
-                "take them out"
-            )
+        check_placeholders(text, self._video_mark, self._token_mark)
         frames = self.frames_text(grid.frames, self._token_mark, pts_seconds)
-        ids = torch.tensor(text_ids(self.tokenizer, text.replace(self._video_mark, frames)))
-        # one placeholder a frame was enough to read; now there is one for every token
-        placeholder = ids == self.model.config.image_token_id
-        counts = torch.where(placeholder, grid.tokens_per_frame, 1)
-        return WrittenPrompt(
-            ids.repeat_interleave(counts).to(self.device),
-            placeholder.repeat_interleave(counts).to(self.device),
-        )
+        return WrittenPrompt.of_text(
+            self.tokenizer,
+            text.replace(self._video_mark, frames),
+            self.model.config.image_token_id,
+            grid.tokens_per_frame,
+        ).to(self.device)

@@ -1,4 +1,4 @@
-"""What methods want to know from inside a vision tower that merges patches to tokens at its very end (Qwen).
+"""What methods want to know from inside a vision tower that merges patches to tokens at its very end.
 
 Hooks read the input of a few attention modules and make queries, keys and values from it once more; the tower
 keeps its own fast attention.
@@ -6,7 +6,7 @@ keeps its own fast attention.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +50,7 @@ class MergedOrder:
 
 
 class PatchMergerTower:
-    """Computes named signals of one Qwen vision tower; all have (slices, rows, cols) of tokens.
+    """Computes named signals of one vision tower of the Qwen kind; all have (slices, rows, cols) of tokens.
 
     * ``saliency``: attention of the slice's mean query to the mean key of each token in the last block, which
       stands in for a summary token; see :func:`streamprune.ops.attention.frame_query_attention`.
@@ -67,10 +67,26 @@ class PatchMergerTower:
     is taken, the lower of two, and the signals of every layer are those of these blocks.
     """
 
-    def __init__(self, tower: Any, whole_slices: Sequence[int] | None = None) -> None:
-        """``whole_slices`` are the blocks that see a whole slice, None for all of them."""
-        self._tower = tower
-        self._blocks = list(tower.blocks)
+    def __init__(
+        self,
+        blocks: Iterable[Any],
+        merger: Any,
+        whole_slices: Sequence[int] | None = None,
+        *,
+        merged_before: bool = False,
+    ) -> None:
+        """Take the parts of the tower.
+
+        Args:
+            blocks: first to last, each with its attention as ``attn`` or ``self_attn``.
+            merger: makes the features.
+            whole_slices: the blocks that see a whole slice, None for all of them.
+            merged_before: whether the merger reads one row a token, in the order of the grid, and not the
+                patches of each token one after another.
+        """
+        self._merger = merger
+        self._merged_before = merged_before
+        self._blocks = list(blocks)
         seeing = range(len(self._blocks)) if whole_slices is None else whole_slices
         self._seeing = sorted(number for number in seeing if 0 <= number < len(self._blocks))
 
@@ -97,7 +113,7 @@ class PatchMergerTower:
         with ExitStack() as hooks:
             for number, wanted in plan.items():
                 reader = _BlockReader(wanted, order, found, layers)
-                attention = self._blocks[number].attn
+                attention = attention_of(self._blocks[number])
                 hooks.callback(attention.register_forward_pre_hook(reader, with_kwargs=True).remove)
             for handle in self._watch_states(names, order, found):
                 hooks.callback(handle.remove)
@@ -106,24 +122,42 @@ class PatchMergerTower:
             found[name] = torch.stack(rows, 1)
         if "projector_sensitivity" in names:
             states = found["projector_sensitivity"]
-            beside = states.reshape(-1, order.patches * states.shape[-1])
-            scores = projector_sensitivity(self._tower.merger, beside, order.patches)
+            rows = 1 if self._merged_before else order.patches
+            beside = states.reshape(-1, rows * states.shape[-1])
+            scores = projector_sensitivity(self._merger, beside, rows)
             found["projector_sensitivity"] = order.in_grid(scores)
 
     def _watch_states(
         self, names: Sequence[str], order: MergedOrder, found: dict[str, torch.Tensor]
     ) -> Iterator[Any]:
         def before_merger(module: Any, args: tuple[torch.Tensor, ...]) -> None:
-            found["encoder_features"] = order.tokens(args[0])
+            read = order.in_grid if self._merged_before else order.tokens
+            found["encoder_features"] = read(args[0])
             found["projector_sensitivity"] = args[0]  # to be scored when the tower is done
 
         def after_first(module: Any, args: Any, output: Any) -> None:
             found["early_features"] = order.tokens(output[0] if isinstance(output, tuple) else output)
 
         if {"encoder_features", "projector_sensitivity"} & set(names):
-            yield self._tower.merger.register_forward_pre_hook(before_merger)
+            yield self._merger.register_forward_pre_hook(before_merger)
         if "early_features" in names:
             yield self._blocks[0].register_forward_hook(after_first)
+
+
+def attention_of(block: Any) -> Any:
+    """The attention module of a block."""
+    return block.attn if hasattr(block, "attn") else block.self_attn
+
+
+def projections(attention: Any, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Queries, keys and values of ``states`` (rows, width), each (rows, heads, head width), not rotated."""
+    if hasattr(attention, "qkv"):
+        queries, keys, values = attention.qkv(states).chunk(3, -1)
+    else:
+        names = ("q_proj", "k_proj", "v_proj") if hasattr(attention, "q_proj") else ("q", "k", "v")
+        queries, keys, values = (getattr(attention, name)(states) for name in names)
+    split = (len(states), int(attention.num_heads), -1)
+    return queries.reshape(split), keys.reshape(split), values.reshape(split)
 
 
 class _SliceRows:
@@ -137,14 +171,10 @@ class _SliceRows:
     def __init__(
         self, attention: Any, states: torch.Tensor, tables: Sequence[torch.Tensor], slices: int
     ) -> None:
-        projected = attention.qkv(states).reshape(len(states), 3, attention.num_heads, -1)
-        self.plain_keys = projected[:, 1]
+        queries, self.plain_keys, self._flat_values = projections(attention, states)
         cos, sin = (table[:, None].float() for table in tables)
         # as the tower does: turned in float32, kept in the model's numbers
-        self.flat = [
-            rotate(rows.float(), cos, sin).to(rows.dtype) for rows in (projected[:, 0], projected[:, 1])
-        ]
-        self._flat_values = projected[:, 2]
+        self.flat = [rotate(rows.float(), cos, sin).to(rows.dtype) for rows in (queries, self.plain_keys)]
         self._slices = slices
         self.scaling = float(attention.scaling)
 

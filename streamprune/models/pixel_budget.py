@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from streamprune.errors import InvalidValueError, UnsupportedModelError
 from streamprune.models.preprocessing import Clip
+
+# whose pixels the two bounds are: a frame's, the whole clip's, or the lower one a frame's and the upper one
+# the clip's, of which all its frames have equal parts
+PixelsOf = Literal["frame", "clip", "shared"]
 
 # longer side over shorter side
 _MAX_ASPECT = 200
@@ -21,20 +25,20 @@ class PixelBudget:
     """The size rule of the stock Qwen video processors: the picture's shape, whole tokens, bounded pixels.
 
     Args:
-        min_pixels: fewest pixels of a frame, or of a whole clip.
+        min_pixels: fewest pixels.
         max_pixels: most pixels.
         token_side: pixels along one token; both sides become multiples of it.
         slice_frames: frames of one temporal slice.
-        whole_clip: whether the bounds are for the whole clip.
+        pixels_of: whose.
         share_tokens: None, or how many tokens bound the frames further: those of the whole clip share 90 % of
-            them; with ``whole_clip``, each frame has at most so many.
+            them; where the pixels are the clip's, each frame has at most so many.
     """
 
     min_pixels: int
     max_pixels: int
     token_side: int
     slice_frames: int
-    whole_clip: bool = False
+    pixels_of: PixelsOf = "frame"
     share_tokens: int | None = None
 
     @classmethod
@@ -45,7 +49,7 @@ class PixelBudget:
         token_side: int,
         slice_frames: int,
         defaults: tuple[int, int, int],
-        whole_clip: bool = False,
+        pixels_of: PixelsOf = "frame",
     ) -> PixelBudget:
         """Read a stock settings file's content.
 
@@ -69,14 +73,15 @@ class PixelBudget:
             max_pixels=int(high or most * area),
             token_side=token_side,
             slice_frames=slice_frames,
-            whole_clip=whole_clip,
+            pixels_of=pixels_of,
             share_tokens=int(settings.get("max_video_tokens") or share) if capped else None,
         )
 
     def size(self, clip: Clip) -> tuple[int, int]:
         """(rows, cols) in pixels for the frames of ``clip``; InvalidValueError for a strip of a picture."""
         frames, rows, cols, side = clip.frames, clip.rows, clip.cols, self.token_side
-        if self.whole_clip:
+        whole_clip = self.pixels_of == "clip"
+        if whole_clip:
             # a lone frame is shown twice
             frames = max(frames, self.slice_frames)
             if min(rows, cols) < side:
@@ -87,10 +92,10 @@ class PixelBudget:
                 f"a picture of {clip.rows} x {clip.cols} pixels is more than {_MAX_ASPECT} times longer than "
                 "wide, which this model cannot take; crop it first"
             )
-        counted = frames if self.whole_clip else 1
+        counted = frames if whole_clip else 1
         # rounded as Python does, halves to even, as the stock processors do
         high, wide = round(rows / side) * side, round(cols / side) * side
-        slices = round(frames / self.slice_frames) * self.slice_frames if self.whole_clip else 1
+        slices = round(frames / self.slice_frames) * self.slice_frames if whole_clip else 1
         most = self._most(clip.frames)
         if slices * high * wide > most:
             shrink = math.sqrt(counted * rows * cols / most)
@@ -101,10 +106,12 @@ class PixelBudget:
         return high, wide
 
     def _most(self, frames: int) -> int:
+        if self.pixels_of == "shared":
+            return self.max_pixels // frames
         if self.share_tokens is None:
             return self.max_pixels
         area, floor = self.token_side * self.token_side, int(self.min_pixels * 1.05)
-        if self.whole_clip:
+        if self.pixels_of == "clip":
             return max(min(self.share_tokens * area, self.max_pixels // frames), floor) * frames
         shared = int(self.share_tokens * area * 0.9) * self.slice_frames // frames
         return max(min(self.max_pixels, shared), floor)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from streamprune.models.pixel_budget import PixelsOf
 from streamprune.models.preprocessing import FrameTransform
 from streamprune.models.qwen_vl import QwenVL
 from streamprune.tokens import VideoGrid
@@ -25,7 +26,7 @@ class Qwen3VL(QwenVL):
 
     model_type: ClassVar[str] = "qwen3_vl"
     pixel_defaults: ClassVar[tuple[int, int, int]] = (128, 768, 768)
-    pixels_of_whole_clip: ClassVar[bool] = True
+    pixels_of: ClassVar[PixelsOf] = "clip"
 
     def read_transform(self, settings: Mapping[str, Any]) -> FrameTransform:
         """Where the settings are silent, colours run from -1 to 1."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from streamprune.models.chat_template import text_ids
 from streamprune.models.positions import kept_positions
 from streamprune.positions import PositionRule, Positions
 from streamprune.tokens import Reduction
@@ -39,6 +41,18 @@ class WrittenPrompt:
 
     ids: torch.Tensor
     visual: torch.Tensor
+
+    @classmethod
+    def of_text(cls, tokenizer: Any, text: str, placeholder: int, repeated: int) -> WrittenPrompt:
+        """Read ``text``, in which the id ``placeholder`` stands once for every ``repeated`` visual tokens."""
+        ids = torch.tensor(text_ids(tokenizer, text))
+        visual = ids == placeholder
+        counts = torch.where(visual, repeated, 1)
+        return cls(ids.repeat_interleave(counts), visual.repeat_interleave(counts))
+
+    def to(self, device: torch.device) -> WrittenPrompt:
+        """The same on ``device``."""
+        return WrittenPrompt(self.ids.to(device), self.visual.to(device))
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,18 @@ def make_model(model_type: str, context_tokens: int = 512) -> Any:
     }
     config = Qwen3VLConfig(vision_config=vision, text_config=text, tie_word_embeddings=False, **ids)
     return Qwen3VLForConditionalGeneration(config)
+
+
+def cut(pixels: torch.Tensor, slice_frames: int = 2) -> torch.Tensor:
+    """Patch rows, one by one: slice, token row, token column, patch row, patch column."""
+    rows, cols = pixels.shape[2] // SIDE, pixels.shape[3] // SIDE
+    slices = pixels.split(slice_frames)
+    found = []
+    for frames, y, x, dy, dx in product(slices, range(rows), range(cols), range(2), range(2)):
+        top, left = SIDE * y + PATCH * dy, SIDE * x + PATCH * dx
+        patch = frames[:, :, top : top + PATCH, left : left + PATCH]
+        found.append(patch.transpose(0, 1).reshape(-1))
+    return torch.stack(found)
 
 
 def sharpen(model: torch.nn.Module) -> None:

@@ -20,6 +20,7 @@ from tests.models.small_llava import save_small_llava
 from tests.models.small_llava_next import save_small_llava_next
 from tests.models.small_qwen import save_small_qwen
 from tests.models.small_smolvlm import save_small_smolvlm
+from tests.models.small_video_llama_3 import save_small_video_llama_3
 
 SAVE: dict[str, Callable[[Path], Path]] = {
     "internvl": save_small_internvl,
@@ -29,6 +30,7 @@ SAVE: dict[str, Callable[[Path], Path]] = {
     "qwen2_vl": partial(save_small_qwen, model_type="qwen2_vl"),
     "qwen3_vl": partial(save_small_qwen, model_type="qwen3_vl"),
     "smolvlm": save_small_smolvlm,
+    "video_llama_3": save_small_video_llama_3,
 }
 
 

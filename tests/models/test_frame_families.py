@@ -1,7 +1,8 @@
-"""Our route into families that see frame by frame against the stock one, on small models."""
+"""Our route into families with one axis of positions against the stock one, on small models."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from streamprune.registry import build_method
 from streamprune.tokens import Reduction, VisualTokens
 from tests.models.small_internvl import save_small_internvl
 from tests.models.small_llava_next import save_small_llava_next
+from tests.models.small_qwen import cut
 from tests.models.small_smolvlm import save_small_smolvlm
+from tests.models.small_video_llama_3 import save_small_video_llama_3
 
 RECORDED = Path(__file__).parent / "data" / "other_pixels.npz"
 QUESTION = "what colour is the circle ?"
@@ -40,7 +43,10 @@ SAVE = {
     "internvl": save_small_internvl,
     "llava_next_video": save_small_llava_next,
     "smolvlm": save_small_smolvlm,
+    "video_llama_3": save_small_video_llama_3,
 }
+# whose frames are all shown in one size, to a tower that is read layer by layer
+SQUARES = ["internvl", "llava_next_video", "smolvlm"]
 
 
 @pytest.fixture(scope="module", params=SAVE)
@@ -80,7 +86,17 @@ def stock_inputs(family: VideoFamily, pixels: torch.Tensor) -> dict[str, Any]:
         tokenize=False,
         add_generation_prompt=True,
     )
-    if family.model_type == "internvl":
+    mark, places = "<video>", len(pixels) * pixels.shape[2] * pixels.shape[3] // 64
+    if family.model_type == "video_llama_3":
+        rows, cols = pixels.shape[2] // 4, pixels.shape[3] // 4
+        mark, tokens = "<|video_pad|>", places // len(pixels)
+        video = ",".join(f"Time {number}.0s:" + tokens * mark for number in range(len(pixels)))
+        visual = {
+            "pixel_values_videos": cut(pixels, slice_frames=1),
+            "video_grid_thw": torch.tensor([[len(pixels), rows, cols]]),
+            "video_merge_sizes": torch.tensor([2]),
+        }
+    elif family.model_type == "internvl":
         frames = [f"Frame{i + 1}: <img>{'<IMG_CONTEXT>' * 16}</img>" for i in range(len(pixels))]
         video, visual = "\n".join(frames), {"pixel_values": pixels}
     elif family.model_type == "smolvlm":
@@ -90,7 +106,7 @@ def stock_inputs(family: VideoFamily, pixels: torch.Tensor) -> dict[str, Any]:
         video, visual = f"{video}{frame * FRAMES}\n\n", {"pixel_values": pixels[None]}
     else:
         video, visual = "<video>" * (16 * len(pixels)), {"pixel_values_videos": pixels[None]}
-    ids = torch.tensor([family.tokenizer(text.replace("<video>", video))["input_ids"]])
+    ids = torch.tensor([family.tokenizer(text.replace(mark, video))["input_ids"]])
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **visual}
 
 
@@ -181,10 +197,11 @@ def test_dropped_tokens_equal_masked_ones(family: VideoFamily, pixels: torch.Ten
 def test_lengths_are_foreseen(family: VideoFamily, pixels: torch.Tensor) -> None:
     tokens = encode(family, pixels)
     prompt = family.prompt(QUESTION, Reduction.identity(tokens))
-    assert family.grid(FRAMES) == tokens.grid
+    assert family.grid(FRAMES, (pixels.shape[2], pixels.shape[3])) == tokens.grid
     assert family.fixed_tokens(QUESTION, FRAMES) + len(tokens) == len(prompt) == prompt.full_tokens
 
 
+@pytest.mark.parametrize("folder", SQUARES, indirect=True)
 def test_patches_are_averaged_where_the_model_puts_them_side_by_side(family: VideoFamily) -> None:
     """The model's own merging of a picture in which every patch holds its number."""
     assert isinstance(family, InternVL | LlavaNextVideo | SmolVLM)
@@ -199,6 +216,7 @@ def test_patches_are_averaged_where_the_model_puts_them_side_by_side(family: Vid
     assert torch.equal(family._pool(numbers)[..., 0], merged)
 
 
+@pytest.mark.parametrize("folder", SQUARES, indirect=True)
 def test_attention_signals_are_those_of_the_layer_that_is_read(folder: Path, pixels: torch.Tensor) -> None:
     family = load_model(folder, attn_implementation="eager")
     assert isinstance(family, InternVL | LlavaNextVideo | SmolVLM)
@@ -258,13 +276,11 @@ def test_what_is_not_supported_is_said(family: VideoFamily, pixels: torch.Tensor
         family.encode(pixels, encoder=build_method("encoder", "tome", {}))
     with pytest.raises(SignalError, match=f"{family.model_type} models cannot give the signal 'colour'"):
         family.encode(pixels, ("colour",))
-    for mark in ("<video>", family.tokenizer.convert_ids_to_tokens(family.model.config.image_token_id)):
-        with pytest.raises(InvalidValueError, match=f"placeholders '<video>' or '{mark_of(family)}'"):
+    marks = {"internvl": ("<video>", "<IMG_CONTEXT>"), "video_llama_3": ("<|video_pad|>", "<|image_pad|>")}
+    video, image = marks.get(family.model_type, ("<video>", "<image>"))
+    for mark in (video, image):
+        with pytest.raises(InvalidValueError, match=re.escape(f"placeholders {video!r} or {image!r}")):
             family.prompt(f"what is {mark} ?", Reduction.identity(encode(family, pixels)))
-
-
-def mark_of(family: VideoFamily) -> str:
-    return "<IMG_CONTEXT>" if family.model_type == "internvl" else "<image>"
 
 
 @pytest.mark.parametrize(

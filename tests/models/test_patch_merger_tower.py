@@ -195,8 +195,7 @@ def test_no_hook_stays(family: VideoFamily, pixels: torch.Tensor) -> None:
     assert not any(module._forward_pre_hooks for module in family.model.modules())
 
 
-class Tower:
-    blocks = range(32)
+BLOCKS = range(32)
 
 
 @pytest.mark.parametrize(
@@ -206,15 +205,15 @@ class Tower:
 def test_blocks_that_see_a_whole_slice_are_chosen(
     seeing: tuple[int, ...] | None, expected: tuple[int, ...]
 ) -> None:
-    tower = PatchMergerTower(Tower(), seeing)
+    tower = PatchMergerTower(BLOCKS, None, seeing)
     names = ("received_attention", "received_attention_middle", "received_attention_shallow")
     assert tuple(tower.blocks_of(name)[0] for name in names) == expected
 
 
 def test_a_tower_without_such_a_block_has_no_attention_to_show() -> None:
-    names = PatchMergerTower(Tower(), ()).names()
+    names = PatchMergerTower(BLOCKS, None, ()).names()
     assert names == ("encoder_features", "early_features", "projector_sensitivity")
 
 
 def test_blocks_of_signals_of_every_layer() -> None:
-    assert PatchMergerTower(Tower(), (7, 15)).blocks_of("layer_saliency") == [7, 15]
+    assert PatchMergerTower(BLOCKS, None, (7, 15)).blocks_of("layer_saliency") == [7, 15]

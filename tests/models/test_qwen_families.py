@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from streamprune.positions import Positions
 from streamprune.reduce import run_reducer
 from streamprune.registry import build_method
 from streamprune.tokens import Reduction, VisualTokens
-from tests.models.small_qwen import FAMILIES, save_small_qwen
+from tests.models.small_qwen import FAMILIES, cut, save_small_qwen
 
 QUESTION = "what colour is the circle ?"
 FRAMES = 7  # odd: the last slice holds one frame
@@ -86,17 +85,6 @@ def stock_inputs(family: VideoFamily, pixels: torch.Tensor) -> dict[str, Any]:
     if family.model_type == "qwen2_5_vl":
         inputs["second_per_grid_ts"] = torch.tensor([2 * SECONDS])
     return inputs
-
-
-def cut(pixels: torch.Tensor) -> torch.Tensor:
-    """Patch rows, one by one: slice, token row, token column, patch row, patch column."""
-    rows, cols = pixels.shape[2] // 8, pixels.shape[3] // 8
-    found = []
-    for time, y, x, dy, dx in product(range(len(pixels) // 2), range(rows), range(cols), range(2), range(2)):
-        top, left = 8 * y + 4 * dy, 8 * x + 4 * dx
-        patch = pixels[2 * time : 2 * time + 2, :, top : top + 4, left : left + 4]
-        found.append(patch.transpose(0, 1).reshape(-1))
-    return torch.stack(found)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ RECORDED = Path(__file__).parent / "data" / "qwen_pixels.npz"
 CPU = torch.device("cpu")
 STOCK: dict[str, dict[str, Any]] = {
     "q2": {"token_side": 28, "slice_frames": 2, "defaults": (128, 768, 128000)},
-    "q3": {"token_side": 32, "slice_frames": 2, "defaults": (128, 768, 768), "whole_clip": True},
+    "q3": {"token_side": 32, "slice_frames": 2, "defaults": (128, 768, 768), "pixels_of": "clip"},
 }
 HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 # least and most tokens' worth of pixels, then the cap
