@@ -8,6 +8,7 @@ it inside a language model.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -48,6 +49,25 @@ class LayerProjections(ABC):
 
 
 @dataclass(frozen=True, eq=False)
+class PartCall:
+    """What one part of a decoder layer made of one prompt's rows.
+
+    Attributes:
+        layer: number of the layer, from 0.
+        part: name of the part within it, "self_attn" for one.
+        entered: (rows, width) what went into it.
+        left: (rows, width) what came out, before it is added to the states.
+        visual: (visual,) int64 rows that are visual tokens, ascending.
+    """
+
+    layer: int
+    part: str
+    entered: torch.Tensor = field(repr=False)
+    left: torch.Tensor = field(repr=False)
+    visual: torch.Tensor = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
 class PromptView:
     """One prompt on its way up the language model, between two layers.
 
@@ -67,6 +87,8 @@ class PromptView:
             asking for them is a mistake.
         at: projections of ``layer`` itself.
         carried: what the method handed on from its last decision.
+        watched: for each (layer, part) that ran below, what :meth:`InLLMMethod.watch` made of these rows.
+        prompt: which prompt of its batch it is, from 0.
     """
 
     layer: int
@@ -81,6 +103,8 @@ class PromptView:
     before: LayerProjections = field(repr=False)
     at: LayerProjections = field(repr=False)
     carried: Any = field(default=None, repr=False)
+    watched: Mapping[tuple[int, str], torch.Tensor] = field(default_factory=dict, repr=False)
+    prompt: int = 0
 
     @property
     def rows(self) -> int:
@@ -137,7 +161,7 @@ class InLLMMethod(ABC):
             method was published with.
 
     Class attributes:
-        needs: names of what :meth:`decide` reads: "attention", "projections", "states", "grid".
+        needs: names of what :meth:`decide` reads: "attention", "projections", "states", "grid", "parts".
         causal: no in-LLM method is; the question has to be there.
         first_cut: the lowest layer before which :meth:`decide` can be asked; 0 for methods that do not need a
             layer below.
@@ -176,6 +200,14 @@ class InLLMMethod(ABC):
                 + (" (tokens dropped before layer 0 are the pre_llm stage's)" if self.first_cut else "")
             )
         return cuts
+
+    def watched(self, depth: int) -> tuple[tuple[int, str], ...]:
+        """(layer, part) of each part of a layer that :meth:`watch` is shown; none unless overridden."""
+        return ()
+
+    def watch(self, call: PartCall) -> torch.Tensor:
+        """(rows, ...) what :attr:`PromptView.watched` is to tell about ``call``, for each of its rows."""
+        raise NotImplementedError(f"{type(self).__name__} watches {call.part} and does not say what for")
 
     @abstractmethod
     def decide(self, view: PromptView) -> Decision:

@@ -15,6 +15,7 @@ from streamprune.models.cache_memory import CacheMemory, entries_held
 from streamprune.models.deepstack import Deepstack
 from streamprune.models.layer_masks import joined_validity, layer_mask
 from streamprune.models.prompt_rows import Batch, PromptRows, VisualRows, apply_decisions
+from streamprune.models.watched_parts import WatchedParts
 
 
 class LayerCall:
@@ -55,6 +56,7 @@ class LayerCall:
         self._masks: dict[Any, torch.Tensor | None] = {}
         self._length = 0
         self._entries_before: dict[int, tuple[torch.Tensor | None, int]] = {}
+        self._watched = WatchedParts(method)
 
     def enter(
         self, number: int, layer: Any, states: torch.Tensor, given: dict[str, Any], memory: CacheMemory | None
@@ -87,6 +89,21 @@ class LayerCall:
     def brings_tokens(self) -> bool:
         """Whether any prompt of this call has visual tokens."""
         return any(rows is not None for rows in self._visual)
+
+    def watch(self, number: int, part: str, entered: torch.Tensor, left: torch.Tensor) -> None:
+        """Show the method what ``part`` of layer ``number`` made of every prompt it will decide about."""
+        if not self.brings_tokens:
+            return
+        if self._prompts is None:
+            self._length = entered.shape[1]
+            self._prompts = self._first_prompts(entered)
+        asked = [None if self._is_settled(prompt) else prompt for prompt in self._prompts]
+        self._watched.note(number, part, entered, left, asked)
+
+    def _is_settled(self, prompt: PromptRows) -> bool:
+        """Whether there is nothing to decide about ``prompt``."""
+        whole = self._method.keeps_everything
+        return prompt.done or len(prompt.visual) == 0 or whole(prompt.visual_at_first)
 
     def _decide(self, number: int, layer: Any, states: torch.Tensor, given: dict[str, Any]) -> torch.Tensor:
         """Ask the method about every prompt; the states that go on."""
@@ -137,7 +154,7 @@ class LayerCall:
         here: tuple[Any, torch.Tensor, Any],
     ) -> Decision | None:
         """What the method decides about one prompt, None when all of it stays."""
-        if prompt.done or len(prompt.visual) == 0 or self._method.keeps_everything(prompt.visual_at_first):
+        if self._is_settled(prompt):
             return None
         states = prompt.states(here[1][row])
         view = PromptView(
@@ -153,6 +170,8 @@ class LayerCall:
             before=NOTHING_BELOW if below is None else _projections(below, row, prompt, states.device),
             at=_projections(here, row, prompt, states.device),
             carried=prompt.carried,
+            watched=self._watched.of(row, prompt),
+            prompt=row,
         )
         with torch.no_grad():
             decision = self._method.decide(view)
