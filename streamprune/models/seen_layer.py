@@ -33,12 +33,17 @@ class SeenLayer(DynamicLayer):  # type: ignore[misc]
 
 
 def note_missing(cache: Any, tokens: int) -> None:
-    """Of the tokens that the first layer of ``cache`` has seen or is about to, so many more have no entry."""
+    """Of the tokens that the first layer of ``cache`` has seen or is about to, so many more have no entry.
+
+    A layer that counts by itself what it has seen counts what comes to it.
+    """
     if not cache.layers:
         cache.layers.append(SeenLayer())
-    elif not isinstance(cache.layers[0], SeenLayer):
-        layer, cache.layers[0] = cache.layers[0], SeenLayer()
+    layer = cache.layers[0]
+    if type(layer) is DynamicLayer:
+        cache.layers[0] = SeenLayer()
         if layer.is_initialized:
             cache.layers[0].lazy_initialization(layer.keys, layer.values)
             cache.layers[0].keys, cache.layers[0].values = layer.keys, layer.values
-    cache.layers[0].missing += tokens
+    if isinstance(cache.layers[0], SeenLayer):
+        cache.layers[0].missing += tokens

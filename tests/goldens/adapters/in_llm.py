@@ -9,6 +9,7 @@ import torch
 
 from streamprune.in_llm.base import Decision, InLLMMethod, LayerProjections, PromptView
 from streamprune.in_llm.dart import DART, least_like
+from streamprune.in_llm.dycoke import DyCokeInner
 from streamprune.in_llm.fastv import FastV, last_row_scores
 from streamprune.in_llm.feather import Feather
 from streamprune.in_llm.flashvid import FlashVIDInner
@@ -16,6 +17,7 @@ from streamprune.in_llm.framefusion import FrameFusion
 from streamprune.in_llm.holitom import HoliTomInner
 from streamprune.in_llm.pyramiddrop import PyramidDrop
 from streamprune.in_llm.sparsevlm import SparseVLM
+from streamprune.in_llm.steps import StepView
 from streamprune.ops.rotary import rotate
 from streamprune.reduction import weighted_sum
 from streamprune.tokens import VideoGrid
@@ -275,6 +277,29 @@ def framefusion(case: Case) -> None:
     case.close("values", states)
 
 
+def dycoke_decode(case: Case) -> None:
+    """Step after step; a row of -1 means that everything was attended to."""
+    hp = case.hp
+    method = DyCokeInner(keep_ratio=1 - hp["p_p"], gate=hp["gate"])
+    visual = torch.arange(hp["start"], hp["start"] + hp["V"])
+    carried, likenesses = None, []
+    for number in range(hp["steps"]):
+        entries = hp["n_prompt"] + number + 1
+        attention = case.given("attn_rows")[number, :, :entries]
+        step = method.step(StepView(attention, visual, carried))
+        likenesses.append(method.likeness(step.carried.attention, carried))
+        carried = step.carried
+        recorded = case.arrays["out_kept_sorted"][number]
+        if step.chosen is None:
+            assert (recorded == -1).all()
+            continue
+        stays = torch.ones(entries, dtype=torch.bool)
+        stays[visual] = False
+        stays[visual[step.chosen]] = True
+        assert stays.nonzero()[:, 0].tolist() == recorded[recorded >= 0].tolist()
+    case.close("similarity", torch.tensor(likenesses))
+
+
 ADAPTERS: dict[str, Callable[[Case], None]] = {
     "fastv": fastv,
     "flashvid_inner": flashvid,
@@ -284,4 +309,5 @@ ADAPTERS: dict[str, Callable[[Case], None]] = {
     "dart": dart,
     "sparsevlm": sparsevlm,
     "framefusion": framefusion,
+    "dycoke_decode": dycoke_decode,
 }
