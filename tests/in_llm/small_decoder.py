@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from streamprune.in_llm.base import Decision, InLLMMethod, PromptView
+from streamprune.in_llm.base import Decision, InLLMMethod, PartCall, PromptView
 from streamprune.models.prompt_rows import VisualRows
 from streamprune.tokens import VideoGrid
 
@@ -91,6 +91,12 @@ class Watched(InLLMMethod):
 
     def cuts(self, depth: int) -> tuple[int, ...]:
         return self.method.cuts(depth)
+
+    def watched(self, depth: int) -> tuple[tuple[int, str], ...]:
+        return self.method.watched(depth)
+
+    def watch(self, call: PartCall) -> torch.Tensor:
+        return self.method.watch(call)
 
     def checked_cuts(self, depth: int) -> tuple[int, ...]:
         return self.method.checked_cuts(depth)

@@ -70,6 +70,8 @@ ROWS = (
     Row("catp", {"layer": 2, "query_image": True}),
     Row("metok"),
     Row("metok", {"layers": (1, 2, 3)}),
+    Row("transprune"),
+    Row("transprune", {"layers": (1, 2, 3), "absolute": True}),
     Row("star"),
     Row("star", {"layer": 1}),
 )
