@@ -139,7 +139,7 @@ class Asking:
                 stop=stop,
                 cache=answer_cache(self.family, request.policy(), prompt, reduced.reduction),
             )
-        stats = stats_of(self.shape, job, reduced, prompt, out, layers.tokens(len(prompt)))
+        stats = stats_of(self.shape, job, reduced, len(prompt), out, layers.tokens(len(prompt)))
         return self.told(job, question, out.text, stats)
 
     def told(self, job: Job, question: str, text: str, stats: Stats) -> Answer:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from streamprune.metrics.flops import DecoderShape
 from streamprune.metrics.memory import PeakMemory, kv_bytes
-from streamprune.models.base import Prompt
 from streamprune.models.generation import Generation
 from streamprune.models.signals import Signals
 from streamprune.pipelines.answers import Stats
@@ -41,16 +40,21 @@ def stats_of(
     shape: DecoderShape,
     job: Job,
     reduced: Reduced,
-    prompt: Prompt,
+    prompt_tokens: int,
     out: Generation,
     layer_tokens: Sequence[int] | None = None,
+    held: Sequence[int] | None = None,
 ) -> Stats:
     """What one answer took.
 
     Args:
-        layer_tokens: tokens of the prompt in each layer, where not all went through all of them.
+        prompt_tokens: tokens that entered the language model.
+        layer_tokens: of them in each layer, where not all went through all of them.
+        held: entries in the cache of each layer before.
     """
-    tokens = len(prompt) if layer_tokens is None else layer_tokens
+    tokens = [prompt_tokens] * shape.layers if layer_tokens is None else layer_tokens
+    held = [0] * shape.layers if held is None else held
+    seen = [before + new for before, new in zip(held, tokens, strict=True)]
     video, reduction, signals = job.video, reduced.reduction, job.video.tokens.signals
     late_ms = signals.late_ms(job.request.needs()) if isinstance(signals, Signals) else 0.0
     choose_flops = shape.prefill_flops(video.choose_tokens) if video.choose_tokens else 0
@@ -59,7 +63,7 @@ def stats_of(
         frames=reduction.grid.frames,
         tokens_in=reduction.grid.tokens,
         tokens_kept=len(reduction),
-        prompt_tokens=len(prompt),
+        prompt_tokens=prompt_tokens,
         new_tokens=new_tokens,
         tower_share=video.tower_share,
         decode_ms=video.decode_ms,
@@ -70,8 +74,8 @@ def stats_of(
         prefill_ms=1000 * out.prefill_seconds,
         generate_ms=1000 * out.generate_seconds,
         reduce_flops=reduced.flops + choose_flops,
-        prefill_flops=shape.prefill_flops(tokens),
-        decode_flops=shape.decode_flops(tokens, new_tokens),
+        prefill_flops=shape.prefill_flops(tokens, held),
+        decode_flops=shape.decode_flops(seen, new_tokens),
         kv_bytes=kv_bytes(out.cache),
         peak_bytes=job.peak.read(),
     )

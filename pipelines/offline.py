@@ -19,6 +19,7 @@ from streamprune.models.loading import load_model
 from streamprune.models.sampling import Sampling, read_stop
 from streamprune.pipelines.answers import Answer, AnswerStream, Stats
 from streamprune.pipelines.asking import Asking
+from streamprune.pipelines.chat import Chat, Decide
 from streamprune.pipelines.encoding import EncodedVideo, Encoding, Progress, encode_video
 from streamprune.pipelines.frame_request import FrameRequest
 from streamprune.pipelines.request import AnswerRequest, read_encoder, read_questions, read_recipe
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from streamprune.positions import PositionRule, Positions
     from streamprune.recipe import Recipe
 
-__all__ = ["Answer", "AnswerStream", "EncodedVideo", "Stats", "VideoLLM", "load"]
+__all__ = ["Answer", "AnswerStream", "Chat", "EncodedVideo", "Stats", "VideoLLM", "load"]
 
 
 def load(
@@ -180,6 +181,46 @@ class VideoLLM:
         )
         how = self._how(chosen, backend, frames_per_batch, progress)
         return _asked(Asking(self.family, request, looks, how), video, question, stream)
+
+    def chat(
+        self,
+        video: Any,
+        *,
+        decide: Decide = "first",
+        recipe: str | Path | Recipe | None = None,
+        keep_ratio: float | None = None,
+        keep_tokens: int | None = None,
+        frames: str | FrameMethod | None = None,
+        num_frames: int | None = None,
+        fps: float | Fraction | None = None,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        repetition_penalty: float | None = None,
+        seed: int | None = None,
+        stop: str | Sequence[str] | None = None,
+        positions: PositionRule | Positions | None = None,
+        backend: str = "pyav",
+        frames_per_batch: int | None = None,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> Chat:
+        """Begin a conversation about ``video``, which is encoded and reduced once: ``chat.ask(question)``.
+
+        Args:
+            decide: for methods that read the question, "first" keeps the tokens that the first question
+                chose; "each" lets every question choose, and computes the whole conversation anew for it.
+            others: as in :meth:`ask`.
+        """
+        chosen = read_recipe(recipe, keep_ratio, keep_tokens)
+        looks = FrameRequest(chosen, num_frames, fps, start_seconds, end_seconds, frames)
+        sampling = Sampling(temperature, top_p, top_k, repetition_penalty, seed, read_stop(stop))
+        request = AnswerRequest((), chosen, options, max_new_tokens, positions, sampling)
+        how = self._how(chosen, backend, frames_per_batch, progress)
+        return Chat(Asking(self.family, request, looks, how), video, decide)
 
     def _how(
         self, recipe: Recipe, backend: str, frames_per_batch: int | None, progress: Progress | None

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from streamprune.budget import Budget
     from streamprune.errors import StreampruneError
     from streamprune.pipelines.accelerate import accelerate
+    from streamprune.pipelines.chat import Chat
     from streamprune.pipelines.offline import Answer, Stats, VideoLLM, load
     from streamprune.positions import Positions
     from streamprune.recipe import Recipe
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Answer": "streamprune.pipelines.offline",
     "Budget": "streamprune.budget",
+    "Chat": "streamprune.pipelines.chat",
     "MethodInfo": "streamprune.registry",
     "Positions": "streamprune.positions",
     "Recipe": "streamprune.recipe",
@@ -47,6 +49,7 @@ _HOME = {
 __all__ = [
     "Answer",
     "Budget",
+    "Chat",
     "MethodInfo",
     "Positions",
     "Recipe",

@@ -59,11 +59,15 @@ class DecoderShape:
     def _head(self) -> int:
         return 2 * self.width * self.vocabulary
 
-    def prefill_flops(self, prompt_tokens: int | Sequence[int]) -> int:
-        """Operations until the first new token of a prompt of so many tokens, or of so many in each layer."""
+    def prefill_flops(self, prompt_tokens: int | Sequence[int], held: int | Sequence[int] = 0) -> int:
+        """Operations until the first new token of a prompt of so many tokens, or of so many in each layer.
+
+        ``held``: entries in the cache that they see besides each other.
+        """
         total = self._head
-        for tokens in self._by_layer(prompt_tokens):
-            total += tokens * self._per_token + tokens * (tokens + 1) // 2 * self._per_pair
+        for tokens, before in zip(self._by_layer(prompt_tokens), self._by_layer(held), strict=True):
+            total += tokens * self._per_token
+            total += (tokens * before + tokens * (tokens + 1) // 2) * self._per_pair
         return total
 
     def decode_flops(self, prompt_tokens: int | Sequence[int], new_tokens: int) -> int:

@@ -16,12 +16,16 @@ from typing import Any, ClassVar
 import torch
 
 from streamprune.encoder.base import EncoderMethod
-from streamprune.errors import SignalError, UnsupportedModelError
+from streamprune.errors import InvalidValueError, SignalError, UnsupportedModelError
+from streamprune.models.conversation import next_turn_ids
 from streamprune.models.preprocessing import Clip, FrameTransform, Image
+from streamprune.models.prompt import Prompt
 from streamprune.models.signals import Late, Signals
 from streamprune.positions import PositionRule, Positions
 from streamprune.registry import list_methods
 from streamprune.tokens import QUESTION_SIGNALS, Reduction, VideoGrid, VisualTokens
+
+__all__ = ["Checkpoint", "EncodedFrames", "Prompt", "VideoFamily"]
 
 
 @dataclass(frozen=True)
@@ -85,53 +89,6 @@ class EncodedFrames:
         carried = None if self.carried is None else self.carried.reshape(grid.tokens, -1)
         flat = self.features.reshape(grid.tokens, channels)
         return VisualTokens(flat, grid, signals, pts_seconds, carried=carried)
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What goes into the language model for one question.
-
-    Args:
-        input_ids: (1, length) int64, with one placeholder for every visual row.
-        position_ids: (1, length) int64, or (3, 1, length) for families with three axes.
-        modality: key of the visual rows in ``mm_encoder_outputs``.
-        visual: the family's visual rows, in the shape its ``get_*_features`` returns them.
-        kept_columns: (kept,) int64, where in the prompt each row of the reduction stands.
-        full_tokens: length the prompt would have had with every visual token.
-        deepstack: what is added to ``visual`` rows in the first layers of the language model, a tensor like
-            ``visual`` for each of these layers.
-    """
-
-    input_ids: torch.Tensor
-    position_ids: torch.Tensor
-    modality: str
-    visual: Any
-    kept_columns: torch.Tensor
-    full_tokens: int
-    deepstack: tuple[torch.Tensor, ...] = ()
-
-    def __len__(self) -> int:
-        return int(self.input_ids.shape[-1])
-
-    @property
-    def reach(self) -> int:
-        """Positions that it takes, the gaps between them included."""
-        return int(self.position_ids.max()) + 1
-
-    def model_inputs(self) -> dict[str, Any]:
-        """Keyword arguments for the model, made afresh: generation may overwrite the features it is given."""
-        from transformers.modeling_outputs import BaseModelOutputWithPooling
-
-        rows = BaseModelOutputWithPooling(pooler_output=self.visual)
-        if self.deepstack:
-            rows["deepstack_features"] = [(layer,) for layer in self.deepstack]
-        return {
-            "input_ids": self.input_ids,
-            # explicit: without a mask, gaps in the positions read as the start of another packed sequence
-            "attention_mask": torch.ones_like(self.input_ids),
-            "position_ids": self.position_ids,
-            "mm_encoder_outputs": {self.modality: rows},
-        }
 
 
 class VideoFamily(ABC):
@@ -295,6 +252,22 @@ class VideoFamily(ABC):
         positions: PositionRule | Positions = "keep",
     ) -> Prompt:
         """Build the prompt for ``question`` about what ``reduction`` left of one video."""
+
+    def turn_template(self) -> str | None:
+        """The chat template for later questions of a conversation; None is the tokenizer's own."""
+        return None
+
+    def next_turn_ids(self, question: str) -> list[int]:
+        """Ids from the end of an answer to where the next one begins, with ``question`` between them."""
+        ids = next_turn_ids(self.tokenizer, question, self.turn_template())
+        config = self.model.config
+        media = {getattr(config, name, None) for name in ("video_token_id", "image_token_id")}
+        if not media.isdisjoint(ids):
+            names = self.tokenizer.convert_ids_to_tokens(sorted(set(ids) & media))
+            raise InvalidValueError(
+                f"question must not contain the placeholders {' or '.join(map(repr, names))}; take them out"
+            )
+        return ids
 
     def reach(self, fixed: int, grid: VideoGrid) -> int:
         """Positions that a prompt with all of ``grid`` takes at least, ``fixed`` tokens being besides it."""

@@ -30,6 +30,7 @@ class Generation:
 
     Attributes:
         token_ids: the new tokens, the end token included.
+        said: without the end token.
         text: what they say.
         prefill_seconds: from the call to the first new token.
         generate_seconds: from the first new token to the last.
@@ -37,6 +38,7 @@ class Generation:
     """
 
     token_ids: tuple[int, ...]
+    said: tuple[int, ...]
     text: str
     prefill_seconds: float
     generate_seconds: float
@@ -64,6 +66,12 @@ class TextPieces:
     def token_ids(self) -> tuple[int, ...]:
         """Every token so far."""
         return tuple(self._token_ids)
+
+    @property
+    def said(self) -> tuple[int, ...]:
+        """Without the end token."""
+        last = self._token_ids[-1:]
+        return self.token_ids[: len(self._token_ids) - len(self._ends.intersection(last))]
 
     @property
     def text(self) -> str:
@@ -177,6 +185,7 @@ def generate(
     on_text: Callable[[str], None] | None = None,
     stop: threading.Event | None = None,
     cache: Any = None,
+    cached: int = 0,
 ) -> Generation:
     """Answer ``prompt``, by default exactly as ``model.generate`` would without sampling.
 
@@ -185,10 +194,11 @@ def generate(
         on_text: called with every piece of the answer as it comes.
         stop: set it from another thread to end after the current token.
         cache: to use in place of a stock one of its own.
+        cached: tokens of ``prompt`` that ``cache`` has seen.
 
     Raises DeviceError when memory runs out.
     """
-    inputs = prompt.model_inputs()
+    inputs = prompt.model_inputs(cached)
     if cache is not None:
         inputs["past_key_values"] = cache
     return _generate(family, inputs, max_new_tokens, sampling, on_text, stop)[0]
@@ -224,7 +234,7 @@ def _generate(
     listener.finish()
     first = listener.first_token_seconds if listener.first_token_seconds is not None else ended
     return [
-        Generation(one.token_ids, one.text, first - started, ended - first, output.past_key_values)
+        Generation(one.token_ids, one.said, one.text, first - started, ended - first, output.past_key_values)
         for one in answers
     ]
 

@@ -69,11 +69,15 @@ class SmolVLM(FramesAsImages):
         features: torch.Tensor = found[0]
         return features
 
-    def prompt_text(self, question: str) -> str:
-        """By the processor's template for videos."""
+    def turn_template(self) -> str:
+        """The processor's template for videos."""
         from transformers.models.smolvlm.processing_smolvlm import DEFAULT_CHAT_TEMPLATE
 
-        return video_prompt_text(self.tokenizer, question, DEFAULT_CHAT_TEMPLATE)
+        return str(DEFAULT_CHAT_TEMPLATE)
+
+    def prompt_text(self, question: str) -> str:
+        """By the same template."""
+        return video_prompt_text(self.tokenizer, question, self.turn_template())
 
     def frames_text(self, frames: int, token_mark: str, pts_seconds: Sequence[float] | None) -> str:
         """The introduction, and every frame after the minute and second it is from."""
