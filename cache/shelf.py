@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-from streamprune.kv.store import Chain, Packed, taken
+from streamprune.kv.store import Chain, Packed
+from streamprune.ops.selection import entries_at
 
 # (rows, heads, some, dim) and the number of the first of these entries -> the same shape
 Turn = Callable[[torch.Tensor, int], torch.Tensor]
@@ -66,7 +67,7 @@ class Shelf:
         if self.packed is not None and chosen.numel():
             old = int((chosen < self.packed.entries).sum(-1).min())
         self.packed = self.packed.take(chosen[..., :old]) if self.packed is not None and old else None
-        self.exact = taken(loaded, chosen[..., old:])
+        self.exact = entries_at(loaded, chosen[..., old:])
 
     def settle(self, chain: Chain, hidden: torch.Tensor | None, back: Turn | None = None) -> None:
         """Give what has grown old to the stores.
@@ -100,4 +101,4 @@ def _without_padding(x: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
     places = torch.arange(x.shape[2], device=x.device).expand(hidden.shape)
     first = hidden.to(torch.uint8).argmin(-1, keepdim=True)
     before = torch.where(hidden, -1, places).cummax(-1).values
-    return taken(x, torch.maximum(before, first))
+    return entries_at(x, torch.maximum(before, first))

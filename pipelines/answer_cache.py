@@ -10,20 +10,20 @@ from streamprune.kv.view import PROMPT_TEXT, TokenLabels
 
 if TYPE_CHECKING:
     from streamprune.cache.kept import KeptCache
-    from streamprune.kv.base import Policy
+    from streamprune.kv.method import CacheMethod
     from streamprune.models.base import Prompt, VideoFamily
     from streamprune.reduction import Reduction
 
 
 def answer_cache(
-    family: VideoFamily, policy: Policy | None, prompt: Prompt, reduction: Reduction
+    family: VideoFamily, method: CacheMethod | None, prompt: Prompt, reduction: Reduction
 ) -> KeptCache | None:
-    """An empty cache that ``policy`` keeps small; None, for the stock one, without a policy."""
-    if policy is None:
+    """An empty cache that ``method`` keeps small; None, for the stock one, without a method."""
+    if method is None:
         return None
     from streamprune.cache.kept import KeptCache
 
-    return KeptCache.of(family.model, policy, labels=prompt_labels(prompt, reduction))
+    return KeptCache.of(family.model, method, labels=prompt_labels(prompt, reduction))
 
 
 def prompt_labels(prompt: Prompt, reduction: Reduction) -> TokenLabels:

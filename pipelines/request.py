@@ -15,13 +15,13 @@ from streamprune.models.chat_template import check_question
 from streamprune.models.sampling import GREEDY, Sampling
 from streamprune.positions import PositionRule, Positions
 from streamprune.recipe import Recipe
-from streamprune.registry import Stage, get_method
+from streamprune.registry import Stage, get_methods
 from streamprune.tokens import QUESTION_SIGNALS
 
 if TYPE_CHECKING:
     from streamprune.encoder.base import EncoderMethod
     from streamprune.in_llm.base import InLLMMethod
-    from streamprune.kv.base import Policy
+    from streamprune.kv.method import CacheMethod
     from streamprune.reduce import Reducer
 
 # what ask() carries out; a recipe with other stages must not pass in silence
@@ -122,11 +122,12 @@ class AnswerRequest:
         seed = self.sampling.seed
         if seed is None:
             return {}
-        cls = get_method(stage, self.recipe.stages[stage].method).load()
-        return {"seed": seed} if "seed" in signature(cls).parameters else {}
+        methods = get_methods(stage, self.recipe.stages[stage].method)
+        takes_seed = any("seed" in signature(row.load()).parameters for row in methods)
+        return {"seed": seed} if takes_seed else {}
 
-    def policy(self) -> Policy | None:
-        """The policy for the key-value cache; None when the recipe names none.
+    def policy(self) -> CacheMethod | None:
+        """The policy for the key-value cache, with its stores; None when the recipe names neither.
 
         Where nothing else drops tokens it also gets the options of this call and the recipe's budget.
         """
@@ -135,6 +136,11 @@ class AnswerRequest:
         budget = self.recipe.budget
         given = {"keep_ratio": budget.keep_ratio, "keep_tokens": budget.keep_tokens}
         extra = {name: value for name, value in given.items() if value is not None}
+        if all(row.stacks for row in get_methods("kv", self.recipe.stages["kv"].method)):
+            from streamprune.kv.method import EveryEntry
+
+            EveryEntry(**extra)  # refuses a budget, which stores have no use for
+            extra = {}
         return read_kv(self.recipe, lambda stage: self._build(stage, **extra))
 
     @property
@@ -178,15 +184,20 @@ def read_in_llm(recipe: Recipe, build: Callable[[Stage], Any] | None = None) -> 
     return built
 
 
-def read_kv(recipe: Recipe, build: Callable[[Stage], Any] | None = None) -> Policy | None:
-    """The policy that ``recipe`` names for the cache, made by ``build``; None when it names none."""
+def read_kv(recipe: Recipe, build: Callable[[Stage], Any] | None = None) -> CacheMethod | None:
+    """What ``recipe`` names for the cache, made by ``build``; None when it names nothing."""
     if "kv" not in recipe.stages:
         return None
     from streamprune.kv.base import Policy
+    from streamprune.kv.method import CacheMethod
+    from streamprune.kv.store import Store
 
-    built: Policy = (build or recipe.build)("kv")
-    _check_base(recipe, "kv", built, Policy)
-    return built
+    built = (build or recipe.build)("kv")
+    parts = built if isinstance(built, list) else [built]
+    for part in parts:
+        if not isinstance(part, Store):
+            _check_base(recipe, "kv", part, Policy)
+    return CacheMethod.of(*parts)
 
 
 def _check_base(recipe: Recipe, stage: Stage, built: object, base: type) -> None:
@@ -198,14 +209,22 @@ def _check_base(recipe: Recipe, stage: Stage, built: object, base: type) -> None
         )
 
 
-def check_together(policy: Policy) -> None:
-    """Refuse a policy that has to know what tokens are where a method drops some of them on the way up."""
+def check_together(method: CacheMethod) -> None:
+    """Refuse what has to know about tokens where a method drops some of them on the way up."""
+    policy = method.policy
     if "segments" in policy.needs or policy.protect_text:
         why = " (protect_text)" if policy.protect_text else ""
         raise RecipeError(
             f"{type(policy).__name__} reads which tokens are text and which frames others show{why}; that is "
             "not known above the layers where an in_llm method drops tokens: leave out one of the two stages"
         )
+    for store in method.stores:
+        if store.unrotated:
+            raise RecipeError(
+                f"{type(store).__name__} stores keys before rotation and has to know their positions, which "
+                "is not so above the layers where an in_llm method drops tokens: leave out one of the two "
+                "stages, or give unrotated=False"
+            )
 
 
 def read_questions(question: object) -> tuple[str, ...]:

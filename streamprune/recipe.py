@@ -21,7 +21,9 @@
 
 Every method's name is a recipe too. A method published with parts before and inside the language model, or
 with its cache, brings all of them: ``holitom`` is pre_llm and in_llm. A stage before the name takes that part
-alone (``pre_llm:holitom``), and names joined by ``+`` make one recipe: ``fastvid+fastv+snapkv``.
+alone (``pre_llm:holitom``), and names joined by ``+`` make one recipe: ``fastvid+fastv+snapkv``. Stores of
+the cache join the policy of their stage: ``snapkv+mustafar+kivi`` is one [kv] method with the options of all
+three.
 
 The budget at the top counts visual tokens: those that reach the language model, or, in a recipe without
 [pre_llm], those that its [in_llm] method leaves. Beside [pre_llm] an [in_llm] method has a keep_ratio or
@@ -41,7 +43,16 @@ from typing import Any
 from streamprune.budget import Budget
 from streamprune.errors import InvalidTypeError, RecipeError, StreampruneError, UnknownNameError
 from streamprune.positions import Positions
-from streamprune.registry import STAGES, Stage, build_method, check_stage, get_method, list_methods
+from streamprune.registry import (
+    STAGES,
+    Stage,
+    build_method,
+    build_methods,
+    check_stage,
+    get_method,
+    get_methods,
+    list_methods,
+)
 
 # stages whose methods have a budget of their own
 _OWN_BUDGET = ("in_llm", "kv")
@@ -120,7 +131,9 @@ class Recipe:
         stages: dict[Stage, Choice] = {}
         for part in name.split("+"):
             for stage, method in _parts(part.strip()):
-                if stage in stages:
+                if stage in stages and _stack(stage, stages[stage].method, method):
+                    method = f"{stages[stage].method}+{method}"
+                elif stage in stages:
                     raise RecipeError(
                         f"recipe {name!r}: {stages[stage].method!r} and {method!r} both have a stage "
                         f"{stage}; take one, or a part of a method by its stage, e.g. '{stage}:{method}'"
@@ -189,6 +202,8 @@ class Recipe:
     def build(self, stage: Stage, **extra: Any) -> Any:
         """Make the method of ``stage`` from its options (and ``extra``); None when the stage is not named.
 
+        Several methods that stand beside each other come as a list.
+
         The pre-LLM method also gets the recipe's budget; without one the in-LLM method does. Beside a pre-LLM
         method that was told to keep everything, an in-LLM method without a budget of its own does so too.
         """
@@ -214,13 +229,15 @@ class Recipe:
             and not {"keep_ratio", "keep_tokens"} & options.keys()
         ):
             options["keep_ratio"] = 1.0
+        if "+" in choice.method:
+            return build_methods(stage, choice.method, options)
         return build_method(stage, choice.method, options)
 
 
 def _read_choice(stage: Stage, table: object) -> Choice:
     if not isinstance(table, dict) or not isinstance(table.get("method"), str):
         raise RecipeError(f'[{stage}] must be a table with method = "NAME", got {table!r}')
-    get_method(stage, table["method"])
+    get_methods(stage, table["method"])
     for key in ("keep_ratio", "keep_tokens"):
         if key in table and stage not in _OWN_BUDGET:
             raise RecipeError(
@@ -228,6 +245,12 @@ def _read_choice(stage: Stage, table: object) -> Choice:
             )
     options = {key: value for key, value in table.items() if key != "method"}
     return Choice(table["method"], MappingProxyType(options))
+
+
+def _stack(stage: Stage, first: str, second: str) -> bool:
+    """Whether two methods of a stage can stand beside each other."""
+    rows = [row for name in (first, second) for row in get_methods(stage, name)]
+    return sum(not row.stacks for row in rows) < 2 and len({row.name for row in rows}) == len(rows)
 
 
 def _parts(text: str) -> list[tuple[Stage, str]]:

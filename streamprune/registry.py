@@ -18,8 +18,10 @@ __all__ = [
     "MethodInfo",
     "Stage",
     "build_method",
+    "build_methods",
     "check_stage",
     "get_method",
+    "get_methods",
     "list_methods",
     "register_method",
     "unregister_method",
@@ -46,6 +48,21 @@ def get_method(stage: Stage, name: str) -> MethodInfo:
         raise UnknownNameError.among(f"{stage} method", name, known) from None
 
 
+def get_methods(stage: Stage, names: str) -> list[MethodInfo]:
+    """The rows of a name, or of several joined by ``+``, of which all but one must stack.
+
+    Raises UnknownNameError, and InvalidValueError where methods do not go together.
+    """
+    rows = [get_method(stage, name.strip()) for name in str(names).split("+")]
+    alone = [row.name for row in rows if not row.stacks]
+    if len(alone) > 1:
+        raise InvalidValueError(f"{' and '.join(map(repr, alone))} are both a whole {stage} method; name one")
+    for row in rows:
+        if rows.count(row) > 1:
+            raise InvalidValueError(f"the {stage} method {row.name!r} is named twice in {names!r}")
+    return rows
+
+
 def register_method(
     cls: type,
     name: str,
@@ -56,7 +73,7 @@ def register_method(
 ) -> MethodInfo:
     """Make ``cls`` available under ``name`` to ``reduce_tokens`` and recipes, in this process.
 
-    ``needs``, ``causal``, ``training_free`` and ``may_repeat`` are read from the class.
+    ``needs``, ``causal``, ``training_free``, ``may_repeat`` and ``stacks`` are read from the class.
     Raises InvalidValueError when the name is taken by another class.
     """
     check_stage(stage)
@@ -79,6 +96,7 @@ def register_method(
         summary or (cls.__doc__ or "").strip().partition("\n")[0],
         cls,
         bool(getattr(cls, "may_repeat", False)),
+        stacks=bool(getattr(cls, "stacks", False)),
     )
     _methods[stage, name] = info
     return info
@@ -93,13 +111,31 @@ def unregister_method(name: str, *, stage: Stage = "pre_llm") -> None:
 
 def build_method(stage: Stage, name: str, options: Mapping[str, Any]) -> Any:
     """Make the method ``name`` with ``options`` as its fields; unknown ones raise UnknownNameError."""
-    cls = get_method(stage, name).load()
-    if dataclasses.is_dataclass(cls):
-        known = [f.name for f in dataclasses.fields(cls) if f.init and f.name != "budget"]
-        for option in options:
-            if option != "budget" and option not in known:
-                raise UnknownNameError.among(f"option of {name}", option, known)
-    return _make(cls, f"{stage} method {name!r}", dict(options))
+    (built,) = build_methods(stage, get_method(stage, name).name, options)
+    return built
+
+
+def build_methods(stage: Stage, names: str, options: Mapping[str, Any]) -> list[Any]:
+    """Make each of the methods ``names`` (see :func:`get_methods`) with those of ``options`` that it has."""
+    rows = get_methods(stage, names)
+    known = {row.name: _option_names(row.load()) for row in rows}
+    taken = {name for one in known.values() for name in (options if one is None else one)}
+    for option in options:
+        if option not in taken:
+            raise UnknownNameError.among(f"option of {names}", option, taken - {"budget"})
+    built = []
+    for row in rows:
+        own = known[row.name]
+        given = {name: value for name, value in options.items() if own is None or name in own}
+        built.append(_make(row.load(), f"{stage} method {row.name!r}", given))
+    return built
+
+
+def _option_names(cls: type) -> set[str] | None:
+    """What can be given to ``cls``; None when only calling it tells."""
+    if not dataclasses.is_dataclass(cls):
+        return None
+    return {field.name for field in dataclasses.fields(cls) if field.init} | {"budget"}
 
 
 def _make(cls: type, label: str, options: dict[str, Any]) -> Any:

@@ -23,6 +23,8 @@ def _stages(name: str) -> dict[str, str]:
         ("earlytom", {"encoder": "earlytom"}),
         ("frames:fastvid", {"frames": "fastvid"}),
         ("snapkv + fastvid+fastv", {"pre_llm": "fastvid", "in_llm": "fastv", "kv": "snapkv"}),
+        ("kivi", {"kv": "kivi"}),
+        ("snapkv+fastvid+kivi", {"pre_llm": "fastvid", "kv": "snapkv+kivi"}),
         ("frames:uniform+encoder:tome+stride", {"frames": "uniform", "encoder": "tome", "pre_llm": "stride"}),
     ],
 )
@@ -45,6 +47,8 @@ def test_a_name_stands_for_its_stages_in_their_order(name: str, stages: dict[str
             RecipeError,
             "'fastvid' and 'holitom' both have a stage pre_llm",
         ),
+        ("snapkv+kivi+h2o", RecipeError, r"'snapkv\+kivi' and 'h2o' both have a stage kv"),
+        ("kivi+kivi", RecipeError, "'kivi' and 'kivi' both have a stage kv"),
     ],
 )
 def test_what_is_wrong_with_a_name_is_said(name: str, error: type[Exception], said: str) -> None:

@@ -26,6 +26,7 @@ class MethodInfo:
         target: ``module:Class``, or the class itself for methods registered at run time.
         may_repeat: the released method can keep the same token twice.
         families: the model families it runs on, by ``model_type``; empty = every family.
+        stacks: it stands beside another method of its stage: ``snapkv+kivi``.
     """
 
     name: str
@@ -38,6 +39,7 @@ class MethodInfo:
     target: str | type = dataclasses.field(repr=False)
     may_repeat: bool = False
     families: tuple[str, ...] = ()
+    stacks: bool = False
 
     def load(self) -> type:
         """Import and return the method's class."""
@@ -62,7 +64,8 @@ def method_row(
     needs: tuple[str, ...] = (),
     causal: bool = False,
     may_repeat: bool = False,
+    stacks: bool = False,
 ) -> MethodInfo:
     families = _IN_THE_TOWER if stage == "encoder" else ()
     target = f"streamprune.{target}"
-    return MethodInfo(name, stage, needs, causal, True, source, summary, target, may_repeat, families)
+    return MethodInfo(name, stage, needs, causal, True, source, summary, target, may_repeat, families, stacks)

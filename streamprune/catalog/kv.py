@@ -1,4 +1,4 @@
-"""Methods of the stage kv: which cache entries stay."""
+"""Methods of the stage kv: which cache entries stay, and stores, which hold them in less room."""
 
 from __future__ import annotations
 
@@ -17,10 +17,16 @@ ROWS = (
          summary="unlike the newest frames, or of large value; text stays"),
     _row("kv", "keydiff", "kv.keydiff:KeyDiff", source="arXiv 2504.15364", causal=True,
          summary="keys least similar to the mean key"),
+    _row("kv", "kivi", "kv.kivi:Kivi", source="arXiv 2402.02750", causal=True, stacks=True,
+         summary="a store: few bits for every element, keys by channel, values by token"),
     _row("kv", "knorm", "kv.knorm:KNorm", source="arXiv 2406.11430", causal=True,
          summary="entries whose keys have a small norm"),
+    _row("kv", "kvzip", "kv.kvzip:KVzip", source="arXiv 2505.23416", causal=True, needs=("queries",),
+         summary="what the model looks at when it reads the prompt again"),
     _row("kv", "lagkv", "kv.lagkv:LagKV", source="arXiv 2504.04704", causal=True,
          summary="entries that stand out against those right after them"),
+    _row("kv", "mustafar", "kv.mustafar:Mustafar", source="arXiv 2505.22913", causal=True, stacks=True,
+         summary="a store: the large elements of every key and value"),
     _row("kv", "pyramidkv", "kv.pyramidkv:PyramidKV", source="arXiv 2406.02069", causal=True,
          needs=("queries",),
          summary="as snapkv, with more entries in the first layers"),

@@ -20,10 +20,10 @@ from streamprune.kv.store import (
     Store,
     Window,
     computed,
-    taken,
     used_only,
 )
 from streamprune.ops.bits import pack_bits, unpack_bits
+from streamprune.ops.selection import entries_at
 
 _BITS = (2, 4, 8, 16)
 
@@ -124,12 +124,11 @@ class TokenCodes(Codec):
         return min(self.group, self.dim)
 
     def shrink(self, x: torch.Tensor) -> tuple[dict[str, torch.Tensor], None]:
-        """ "codes" (b, h, n, bytes) uint8, "scale" and "zero" (b, h, n, groups)."""
+        """(b, h, n, bytes) uint8 codes, (b, h, n, groups) scales and zeros."""
         missing = -self.dim % self._size
         # what is missing to a whole group repeats the last channel, which changes no extreme
-        groups = torch.cat([x, x[..., -1:].expand(*x.shape[:-1], missing)], -1).unflatten(
-            -1, (-1, self._size)
-        )
+        whole = torch.cat([x, x[..., -1:].expand(*x.shape[:-1], missing)], -1)
+        groups = whole.reshape(*x.shape[:-1], -1, self._size)
         scale, zero = scale_and_zero(groups.amin(-1), groups.amax(-1), self.bits)
         codes = codes_of(groups, scale[..., None], zero[..., None], self.bits).flatten(-2)
         return {"codes": pack_bits(codes[..., : self.dim], self.bits), "scale": scale, "zero": zero}, None
@@ -186,7 +185,7 @@ class ChannelCodes(Packed):
     def load(self) -> torch.Tensor:
         """(b, h, n, dim)."""
         codes, members = unpack_bits(self.codes, self.bits, self.dim), self._members()
-        return values_of(codes, taken(self.scale, members), taken(self.zero, members))
+        return values_of(codes, entries_at(self.scale, members), entries_at(self.zero, members))
 
     def add(self, x: torch.Tensor) -> ChannelCodes:
         """New runs after the old ones."""
@@ -206,7 +205,11 @@ class ChannelCodes(Packed):
     def take(self, chosen: torch.Tensor) -> ChannelCodes:
         """The chosen codes, and the scales of their groups."""
         groups, member = used_only(self._members().gather(2, chosen), self.scale.shape[2])
-        codes, scale, zero = taken(self.codes, chosen), taken(self.scale, groups), taken(self.zero, groups)
+        codes, scale, zero = (
+            entries_at(self.codes, chosen),
+            entries_at(self.scale, groups),
+            entries_at(self.zero, groups),
+        )
         some = ChannelCodes(codes, scale, zero, member.int(), self.bits, self.dim, self.group)
         if groups.shape[2] * self.group > 2 * chosen.shape[2] + self.group:
             return ChannelCodes.of(some.load(), self.bits, self.group)

@@ -21,6 +21,7 @@ import torch
 
 from streamprune.checks import check_count, check_flag
 from streamprune.errors import InvalidValueError
+from streamprune.ops.selection import entries_at
 
 Kind = Literal["keys", "values"]
 Change = Callable[[torch.Tensor], torch.Tensor]
@@ -118,7 +119,7 @@ class Plain(Packed):
 
     def take(self, chosen: torch.Tensor) -> Plain:
         """A copy of the chosen ones."""
-        return Plain(taken(self.x, chosen))
+        return Plain(entries_at(self.x, chosen))
 
     def rows(self, change: Change) -> Plain:
         """The changed tensor."""
@@ -176,7 +177,7 @@ class EntryWise(Packed):
 
     def take(self, chosen: torch.Tensor) -> EntryWise:
         """Each tensor's chosen entries."""
-        held = {name: taken(value, chosen) for name, value in self.held.items()}
+        held = {name: entries_at(value, chosen) for name, value in self.held.items()}
         return EntryWise(self.codec, held, None if self.rest is None else self.rest.take(chosen))
 
     def rows(self, change: Change) -> EntryWise:
@@ -270,12 +271,6 @@ def check_chain(stores: Sequence[Store]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InvalidValueError(f"a cache takes each store once, got {' and '.join(twice)} more than once")
-
-
-def taken(x: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    """Entries ``chosen`` (rows, heads, kept) of ``x`` (rows, heads, entries, ...)."""
-    wide = chosen.reshape(*chosen.shape, *(1,) * (x.ndim - 3)).expand(*chosen.shape, *x.shape[3:])
-    return x.gather(2, wide)
 
 
 def used_only(pointers: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:

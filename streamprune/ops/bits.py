@@ -15,7 +15,7 @@ def pack_bits(codes: torch.Tensor, bits: int) -> torch.Tensor:
     """
     each = 8 // bits
     codes = pad(codes.to(torch.uint8), (0, -codes.shape[-1] % each))
-    parts = codes.unflatten(-1, (-1, each)) << _shifts(bits, codes.device)
+    parts = codes.reshape(*codes.shape[:-1], -1, each) << _shifts(bits, codes.device)
     return parts.sum(-1, dtype=torch.uint8)
 
 

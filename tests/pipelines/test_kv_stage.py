@@ -19,6 +19,8 @@ from streamprune.recipe import Choice, Recipe
 from streamprune.registry import unregister_method
 
 QUESTION = "what colour is the circle ?"
+POLICIES = [row.name for row in sp.list_methods("kv") if not row.stacks]
+STORES = [row.name for row in sp.list_methods("kv") if row.stacks]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def caches(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("method", [row.name for row in sp.list_methods() if row.stage == "kv"])
+@pytest.mark.parametrize("method", POLICIES)
 def test_keeping_all_says_the_same(vlm: VideoLLM, video: Any, method: str) -> None:
     stock = vlm.ask(video, QUESTION, max_new_tokens=6)
     ours = vlm.ask(video, QUESTION, recipe=reduced_to(method, keep_ratio=1.0), max_new_tokens=6)
@@ -51,7 +53,7 @@ def test_keeping_all_says_the_same(vlm: VideoLLM, video: Any, method: str) -> No
     assert ours.stats.kv_bytes == stock.stats.kv_bytes
 
 
-@pytest.mark.parametrize("method", [row.name for row in sp.list_methods() if row.stage == "kv"])
+@pytest.mark.parametrize("method", POLICIES)
 def test_the_cache_is_as_small_as_it_says(vlm: VideoLLM, video: Any, caches: list[Any], method: str) -> None:
     stock = vlm.ask(video, QUESTION, max_new_tokens=6)
     recipe = reduced_to(method, keep_ratio=0.25, decoding="hold")
@@ -62,6 +64,47 @@ def test_the_cache_is_as_small_as_it_says(vlm: VideoLLM, video: Any, caches: lis
     assert ours.stats.kv_bytes == pytest.approx(sum(layer.bytes for layer in cache.report()), abs=100)
     # beside keys and values there are the numbers of the entries
     assert 0.2 < ours.stats.kv_bytes / stock.stats.kv_bytes < 0.4
+
+
+# what leaves entries as they came, and what holds them in less room, in a prompt as short as this one
+IDENTITY: dict[str, dict[str, Any]] = {"kivi": {"bits": 16}, "mustafar": {"sparsity": 0.0}}
+SMALL: dict[str, dict[str, Any]] = {"kivi": {"exact_last": 32}, "mustafar": {"exact_last": 8}}
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_store_alone_is_a_recipe(vlm: VideoLLM, video: Any, caches: list[Any], store: str) -> None:
+    stock = vlm.ask(video, QUESTION, max_new_tokens=6)
+    same = vlm.ask(video, QUESTION, recipe=store, max_new_tokens=6, **IDENTITY[store])
+    assert same.text == stock.text
+    assert same.stats.kv_bytes == stock.stats.kv_bytes
+    small = vlm.ask(video, QUESTION, recipe=store, keep_ratio=1.0, max_new_tokens=6, **SMALL[store])
+    assert small.stats.new_tokens == 6
+    assert small.stats.kv_bytes == sum(layer.bytes for layer in caches[-1].report())
+    assert small.stats.kv_bytes < 0.9 * stock.stats.kv_bytes
+    assert {layer.held for layer in caches[-1].report()} == {small.stats.prompt_tokens + 5}
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_store_stands_beside_a_policy(vlm: VideoLLM, video: Any, caches: list[Any], store: str) -> None:
+    options = {"keep_ratio": 0.6, "window": 4, "max_new_tokens": 6}
+    alone = vlm.ask(video, QUESTION, recipe="snapkv", **options)
+    same = vlm.ask(video, QUESTION, recipe=f"snapkv+{store}", **options, **IDENTITY[store])
+    assert same.text == alone.text
+    assert same.stats.kv_bytes == alone.stats.kv_bytes
+    small = vlm.ask(video, QUESTION, recipe=f"{store}+snapkv", **options, **SMALL[store])
+    assert [layer.held for layer in caches[-1].report()] == [layer.held for layer in caches[0].report()]
+    assert small.stats.kv_bytes < 0.95 * alone.stats.kv_bytes
+
+
+def test_options_go_to_those_that_have_them(vlm: VideoLLM, video: Any, caches: list[Any]) -> None:
+    toml = '[kv]\nmethod = "snapkv+mustafar+kivi"\nkeep_tokens = 40\nwindow = 4\nbits = 4\nexact_last = 32\n'
+    recipe = Recipe.from_toml(toml, name="mine")
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+    vlm.ask(video, QUESTION, recipe=recipe, max_new_tokens=2)
+    policy, stores = caches[0].policy, caches[0].stores
+    assert (policy.keep_tokens, policy.window) == (40, 4)
+    assert [(type(one).__name__, one.exact_last) for one in stores] == [("Mustafar", 32), ("Kivi", 32)]
+    assert stores[1].bits == 4
 
 
 def test_frames_and_text_are_labelled(vlm: VideoLLM, video: Any, caches: list[Any]) -> None:
@@ -130,6 +173,21 @@ def test_recipes_read_back_and_are_checked() -> None:
     [
         (reduced_to("snapkv", kernel=2), errors.InvalidValueError, "kernel must be odd"),
         (reduced_to("snapkv", windows=2), errors.UnknownNameError, "unknown option of snapkv 'windows'"),
+        (reduced_to("kivi", keep_ratio=0.5), errors.UnknownNameError, "unknown option of kivi 'keep_ratio'"),
+        (Recipe.named("kivi").with_budget(0.5), errors.InvalidValueError, "need a policy beside them"),
+        (reduced_to("kivi+kivi"), errors.InvalidValueError, "named twice in 'kivi"),
+        (
+            reduced_to("h2o+kivi+tova"),
+            errors.InvalidValueError,
+            "'h2o' and 'tova' are both a whole kv method",
+        ),
+        (reduced_to("snapkv+kivi", bts=4), errors.UnknownNameError, "Did you mean 'bits'"),
+        (reduced_to("kivi", bits=3), errors.InvalidValueError, "bits must be 2, 4, 8 or 16, got 3"),
+        (
+            Recipe(stages={"in_llm": Choice("fastv"), "kv": Choice("kivi", {"unrotated": True})}),
+            errors.RecipeError,
+            "unrotated=False",
+        ),
         (reduced_to("snapkw"), errors.UnknownNameError, "Did you mean 'snapkv'"),
         (reduced_to("knorm", keep_tokens=2, protect_last=3), errors.InvalidValueError, "smaller than the 3"),
         (reduced_to("knorm", keep_tokens=4).with_budget(0.5), errors.InvalidValueError, "not both"),
