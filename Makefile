@@ -18,7 +18,7 @@ demo: $(STAMP)
 	$(BIN)/python demos/demo.py
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
 lint: $(STAMP) types
 	$(BIN)/ruff check .

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
+from streamprune.checks import check_flag
 from streamprune.errors import (
     InvalidTypeError,
     InvalidValueError,
@@ -18,9 +18,12 @@ from streamprune.errors import (
     SourcePermissionError,
     UnknownNameError,
 )
+from streamprune.readers.address import read_address
 from streamprune.readers.base import CorruptPolicy, check_fps, is_pillow_image
 from streamprune.readers.images import IMAGE_SUFFIXES, ImagesSource
 from streamprune.readers.iterator import IteratorSource
+from streamprune.readers.live_options import LiveOptions, LiveSettings
+from streamprune.readers.live_sources import open_live, open_paced
 from streamprune.readers.memory import open_array, open_sequence
 from streamprune.readers.options import DEFAULT_MAX_PIXELS, DEFAULT_TIMEOUT_SECONDS, ReadOptions
 from streamprune.readers.prefetch import DEFAULT_PREFETCH_BYTES
@@ -34,8 +37,6 @@ BACKENDS = {
     "torchcodec": "streamprune.readers.torchcodec_source:TorchcodecSource",
 }
 
-_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
-
 
 def open_source(
     source: Any,
@@ -48,21 +49,28 @@ def open_source(
     decode_threads: int | None = None,
     prefetch_bytes: int = DEFAULT_PREFETCH_BYTES,
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    realtime: bool = False,
+    **live: Unpack[LiveSettings],
 ) -> Source:
-    """Open a video file, an image or a folder of them, an array of frames or an iterator of frames.
+    """Open a file, folder, array or iterator of frames, or what goes on by itself: a stream, camera or pipe.
 
     Args:
         source: a path; a uint8 array or tensor (frames, rows, cols, 3); a list of pictures (rows, cols, 3) or
-            of `Frame` objects; or an iterator of either, which may be endless.
+            of `Frame` objects; an iterator of either, which may be endless; a URL (rtsp, http, rtmp, udp,
+            tcp: a `LiveSource`); the number or device of a camera; "-" for standard input.
         backend: library that reads video files: "pyav", "opencv", "decord" or "torchcodec".
-        fps: rate of a folder, array or iterator of bare pictures, in frames a second; default 1.
+        fps: rate of a folder, array or iterator of bare pictures, in frames a second; default 1. Of a live
+            source: at most so many.
         resize: (rows, cols) of the frames handed out; None keeps the source's size.
         corrupt: "keep" damaged pictures (marked), "drop" them, or "raise".
         max_pixels: refuse larger pictures before decoding them.
         decode_threads: threads for decoding a file; None takes the usable cores, at most 4.
         prefetch_bytes: bound on the decoded frames waiting ahead of an iteration; 0 decodes in the caller's
-            thread.
+            thread. Of a live source: bound on the frames that wait with ``drop`` "every" or "block".
         timeout_seconds: longest wait for one frame of a backend that runs in a child process (decord).
+        realtime: play a video file at its own pace, as a camera would show it.
+        **live: drop, open_timeout_seconds, read_timeout_seconds, reconnect_seconds; see
+            :class:`~streamprune.readers.live_options.LiveOptions`.
 
     Raises an error of `streamprune.errors` that names the source: `SourceNotFoundError`,
     `SourcePermissionError`, `SourceFormatError`, or `InvalidValueError`/`InvalidTypeError` for what is no
@@ -79,6 +87,18 @@ def open_source(
         timeout_seconds=timeout_seconds,
     )
     rate = None if fps is None else check_fps("fps", fps)
+    check_flag("realtime", realtime)
+    address = read_address(source) if isinstance(source, (str, int)) else None
+    if address is not None:
+        return open_live(address, LiveOptions(fps=rate, **live), options)
+    if realtime:
+        if not isinstance(source, (str, os.PathLike)):
+            raise InvalidValueError("realtime=True plays a video file; give its path")
+        return open_paced(_open(source, backend, None, options), LiveOptions(fps=rate, **live), options)
+    if live:
+        raise InvalidValueError(
+            f"{', '.join(sorted(live))} belong to live sources; give a URL or camera, or realtime=True"
+        )
     return _open(source, backend, rate, options)
 
 
@@ -89,10 +109,6 @@ def _open(source: Any, backend: str, rate: Fraction | None, options: ReadOptions
     if isinstance(source, (bytes, bytearray, dict, set)):
         raise InvalidTypeError(
             f"source must be a path, array, list or iterator of frames, got {type(source).__name__}"
-        )
-    if isinstance(source, int):
-        raise InvalidValueError(
-            f"source {source}: cameras cannot be opened yet; give a file, folder, array or iterator"
         )
     if hasattr(source, "shape") or is_pillow_image(source):
         return open_array(source, rate, options)
@@ -111,10 +127,6 @@ def _local_path(source: str | os.PathLike[str]) -> Path:
     text = os.fspath(source)
     if not text:
         raise InvalidValueError("source must be the path of a video or folder, got an empty string")
-    if _URL.match(text):
-        raise InvalidValueError(
-            f"source {text!r}: live streams and URLs cannot be opened yet; download it and give the path"
-        )
     return Path(text)
 
 

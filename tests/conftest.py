@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the whole suite."""
+    parser.addoption(
+        "--require-live", action="store_true", help="fail where a server or browser for live tests is missing"
+    )
     parser.addoption("--goldens-dir", default=None, help="replay the recorded cases of this folder instead")
 
 

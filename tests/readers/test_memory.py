@@ -82,7 +82,7 @@ def test_resize_gives_every_frame_one_size() -> None:
         (iter([]), SourceFormatError, "without a single frame"),
         (b"bytes", InvalidTypeError, "bytes"),
         (3.5, InvalidTypeError, "float"),
-        (0, InvalidValueError, "camera"),
+        (-1, InvalidValueError, "camera"),
         (None, InvalidTypeError, "NoneType"),
     ],
 )

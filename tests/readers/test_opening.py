@@ -102,12 +102,6 @@ def test_a_file_carries_its_own_times(media: Media) -> None:
         open_source(media("h264.mp4"), fps=10)
 
 
-@pytest.mark.parametrize("address", ["rtsp://127.0.0.1/live", "https://example.org/a.mp4"])
-def test_live_addresses_are_refused_until_they_are_supported(address: str) -> None:
-    with pytest.raises(InvalidValueError, match="cannot be opened yet"):
-        open_source(address)
-
-
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
