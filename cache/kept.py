@@ -84,6 +84,10 @@ class KeptCache(Cache):  # type: ignore[misc]
                 f"{type(policy).__name__} merges entries of several positions, which cannot be counted anew: "
                 'use positions="keep"'
             )
+        if policy.rereads and positions == "compact":
+            raise InvalidValueError(
+                f'{type(policy).__name__} reads prompts again at positions of their own: use positions="keep"'
+            )
         self.policy, self.stores = policy, method.stores
         self.labels = labels
         self.compact = positions == "compact"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers.cache_utils import DynamicLayer
 
-from streamprune.cache.shelf import Shelf
+from streamprune.cache.shelved_layer import ShelvedLayer
 from streamprune.cache.token_numbers import TokenNumbers
 from streamprune.errors import InvalidValueError
 from streamprune.kv.base import Replacement
@@ -20,15 +19,17 @@ if TYPE_CHECKING:
     from streamprune.cache.kept import KeptCache
     from streamprune.cache.watch import Looked
 
+# what takes a call that leaves nothing behind: keys, values -> all there are for its attention
+Instead = Callable[[torch.Tensor, torch.Tensor, "Looked"], tuple[torch.Tensor, torch.Tensor]]
+
 # what is stored per entry and is no state of the policy
 _OWN = ("tokens", "segments", "cells", "stored_at")
 
 
-class KeptLayer(DynamicLayer):  # type: ignore[misc]
+class KeptLayer(ShelvedLayer):
     """One layer's entries; ``KeptCache`` makes them.
 
     Attributes:
-        keys, values: (rows, heads, held, dim), read back anew each time where stores hold them.
         seen: tokens so far, dropped ones and padding included.
         entries: (rows, heads, held) tensors that travel with the keys through every operation: "tokens", the
             number of each entry's token in its row (-1 = padding); "segments" when tokens were labelled;
@@ -37,7 +38,6 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
     """
 
     def __init__(self, owner: KeptCache, number: int) -> None:
-        self._shelves: dict[Kind, Shelf] = {"keys": Shelf(), "values": Shelf()}
         super().__init__()
         self._owner = owner
         self._number = number
@@ -47,34 +47,12 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
         self.seen = 0
         self.entries: dict[str, torch.Tensor] = {}
         self.looked: Looked | None = None
-        self._prompt = 0
+        self.instead: Instead | None = None
+        self._prompt = self._newest = 0
         self._moved = False
         self._merged_until: torch.Tensor | None = None
         self._numbers: TokenNumbers | None = None
         self._chains: dict[Kind, Chain] = {}
-
-    @property
-    def keys(self) -> torch.Tensor:
-        """All keys, rotated; not to be changed in place."""
-        return self._shelves["keys"].load()
-
-    @keys.setter
-    def keys(self, keys: torch.Tensor | None) -> None:
-        self._shelves["keys"].put(keys)
-
-    @property
-    def values(self) -> torch.Tensor:
-        """All values; not to be changed in place."""
-        return self._shelves["values"].load()
-
-    @values.setter
-    def values(self, values: torch.Tensor | None) -> None:
-        self._shelves["values"].put(values)
-
-    @property
-    def held(self) -> int:
-        """Entries of each head."""
-        return self._shelves["keys"].entries
 
     @property
     def tensors(self) -> list[torch.Tensor]:
@@ -99,13 +77,15 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
         looked, self.looked = self.looked, None
         new = int(key_states.shape[-2])
         self._check(new, looked)
+        if self.instead is not None and looked is not None:
+            return self.instead(key_states, value_states, looked)
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         self._shelves["keys"].add(key_states)
         self._shelves["values"].add(value_states)
         if self._is_numbered(looked):
             self._extend(key_states, looked)
-        self.seen += new
+        self.seen, self._newest = self.seen + new, new
         if new > 1 or self.seen == new:
             self._prompt = self.seen
         keys, values = self.keys, self.values
@@ -114,6 +94,24 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
             self._reduce(keys, values, stored, new, looked)
         self._settle()
         return keys, values
+
+    def over_budget(self) -> bool:
+        """Whether the policy would drop entries after this call of a prompt, now that it is over."""
+        if self._owner.policy.keeps_all or not self.held:
+            return False
+        keys, values = self.keys, self.values
+        view = self._view(keys, values, self._newest, None)
+        entry_bytes = _entry_bytes([keys, values, *self.entries.values()])
+        return not view.decoding and self._owner.policy.room(view, entry_bytes) is not None
+
+    def decide(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Let the policy drop entries of a prompt that is over, now that ``state`` is known of them."""
+        self.entries.update(state)
+        keys, values = self.keys, self.values
+        view = self._view(keys, values, self._newest, None)
+        limit = self._owner.policy.room(view, _entry_bytes([keys, values, *self.entries.values()]))
+        if limit is not None:
+            self._replace(self._owner.policy.reduced(view, limit), keys, values)
 
     def _reduce(
         self, keys: torch.Tensor, values: torch.Tensor, stored: torch.Tensor, new: int, looked: Looked | None
@@ -143,7 +141,9 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
         policy, wants = self._owner.policy, None
         if looked is not None or policy.keeps_all:
             return
-        if policy.query_rows(new):
+        if policy.rereads:
+            wants = f"{type(policy).__name__} has the model read prompts again"
+        elif policy.query_rows(new):
             wants = f"{type(policy).__name__} reads the model's queries"
         elif policy.merges:
             wants = "merged entries are worth more attention than others"
@@ -275,22 +275,9 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
         super().reset()
         self._forget()
 
-    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
-        """Give every row the entries of row ``beam_idx``."""
-        self._rows(lambda tensor: tensor.index_select(0, beam_idx.to(tensor.device)))
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Repeat every row."""
-        self._rows(lambda tensor: tensor.repeat_interleave(repeats, 0))
-
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep some of the rows."""
-        self._rows(lambda tensor: tensor[indices.to(tensor.device)])
-
     def _rows(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
         if self.held:
-            for shelf in self._shelves.values():
-                shelf.rows(change)
+            super()._rows(change)
             self.entries = {name: change(value) for name, value in self.entries.items()}
             if self._numbers is not None:
                 self._numbers.counts = change(self._numbers.counts)

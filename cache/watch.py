@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from streamprune.cache.reread import reread
 from streamprune.errors import InvalidValueError, UnsupportedModelError
+from streamprune.kv.kvzip import KVzip
 from streamprune.ops.rotary import rotate
 
 if TYPE_CHECKING:
@@ -66,7 +68,13 @@ def watch(model: Any, cache: KeptCache) -> Iterator[None]:
             tables = rotary(states, places[None])
         if policy.unrotated:
             turn = tables[0][:, -1], tables[1][:, -1]
-        rows = min(policy.query_rows(states.shape[1]), states.shape[1])
+        if policy.rereads and visible is not None:
+            raise InvalidValueError(
+                f"{type(policy).__name__} reads prompts again and takes no padded batches; one sequence at a "
+                "time"
+            )
+        wanted = states.shape[1] if layer.instead is not None else policy.query_rows(states.shape[1])
+        rows = min(wanted, states.shape[1])
         queries = _queries(module, states, None if policy.unrotated else tables, rows) if rows else None
         layer.looked = Looked(float(module.scaling), queries, visible, frequencies, turn)
         mask = _fitting_mask(module, layer, mask, visible, states)
@@ -83,6 +91,8 @@ def watch(model: Any, cache: KeptCache) -> Iterator[None]:
             attention = getattr(layer, "self_attn", None)
             if attention is not None:
                 hooks.callback(attention.register_forward_pre_hook(before, with_kwargs=True).remove)
+        if isinstance(policy, KVzip):
+            hooks.enter_context(reread(decoder, cache, policy))
         yield
 
 

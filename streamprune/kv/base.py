@@ -60,6 +60,8 @@ class Policy(ABC):
         needs: what it reads beside keys and values: "queries", "segments".
         causal: usable on a live stream.
         unrotated: its queries are shown as they are before rotation.
+        rereads: it decides about a prompt once the model has read it a second time; see
+            :class:`streamprune.kv.kvzip.KVzip`.
         merges: entries take others in, and :meth:`bias` says how much more attention they are worth.
     """
 
@@ -74,6 +76,7 @@ class Policy(ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     causal: ClassVar[bool] = True
     unrotated: ClassVar[bool] = False
+    rereads: ClassVar[bool] = False
     merges: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -119,15 +122,15 @@ class Policy(ABC):
         Args:
             entry_bytes: what one entry of all rows and heads takes together.
         """
-        limit = self._room(view, entry_bytes)
+        limit = self.room(view, entry_bytes)
         return None if limit is None else self.keep(view, limit)
 
     def replace(self, view: LayerView, entry_bytes: int) -> Replacement | None:
         """What stays, and what it becomes where entries are merged; None when all stay as they are."""
-        limit = self._room(view, entry_bytes)
+        limit = self.room(view, entry_bytes)
         return None if limit is None else self.reduced(view, limit)
 
-    def _room(self, view: LayerView, entry_bytes: int) -> int | None:
+    def room(self, view: LayerView, entry_bytes: int) -> int | None:
         """Entries that may stay of the more there are; None when all may."""
         if self.keeps_all or (self.decoding == "grow" and view.decoding):
             return None

@@ -14,6 +14,7 @@ from streamprune.kv.infinipot_v import InfiniPotV
 from streamprune.kv.keydiff import KeyDiff
 from streamprune.kv.knorm import KNorm
 from streamprune.kv.kvcrush import KVCrush
+from streamprune.kv.kvzip import KVzip
 from streamprune.kv.lagkv import LagKV
 from streamprune.kv.plphp import PLPHP
 from streamprune.kv.pyramidkv import PyramidKV
@@ -37,13 +38,14 @@ POLICIES: list[tuple[type[Policy], dict[str, Any]]] = [
     (VATP, {"sinks": 2}),
     (InfiniPotV, {"adaptive_pooling": True}),
     (ExpectedAttention, {"future": 16, "sinks": 2}),
+    (KVzip, {"part": 15}),
     (PLPHP, {"attentive": 1.0, "indifferent": 0.0}),
     (ZeroMerge, {"merged_entries": 2}),
 ]
 # policies that leave what they keep as it was
 MASKING = [(cls, options) for cls, options in POLICIES if not cls.merges]
 # policies whose choice in a padded row is that of the row alone
-PADDING = [(cls, options) for cls, options in POLICIES if cls not in (LagKV, InfiniPotV, PLPHP)]
+PADDING = [(cls, options) for cls, options in POLICIES if cls not in (LagKV, InfiniPotV, PLPHP, KVzip)]
 
 
 def ids_of(policies: list[tuple[type[Policy], dict[str, Any]]]) -> list[str]:
