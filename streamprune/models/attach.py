@@ -12,11 +12,13 @@ import torch
 
 from streamprune.errors import InvalidValueError, UnsupportedModelError
 from streamprune.in_llm.base import InLLMMethod
+from streamprune.in_llm.returning import ReturningMethod
 from streamprune.in_llm.steps import StepMethod
-from streamprune.models.attachment import CutAttachment, LayerTokens, Locate
+from streamprune.models.attachment import Attachment, CutAttachment, LayerTokens, Locate
 from streamprune.models.attention_rows import check_projections
 from streamprune.models.base import Prompt, VideoFamily
 from streamprune.models.prompt_rows import VisualRows
+from streamprune.models.return_hooks import ReturnAttachment
 from streamprune.models.step_hooks import StepAttachment
 from streamprune.models.watched_parts import check_parts
 from streamprune.tokens import Reduction
@@ -57,10 +59,15 @@ def attach_alone(model: Any, method: InLLMMethod, locate: Locate) -> Iterator[La
     counted = LayerTokens(len(decoder.layers))
     with ExitStack() as hooks:
         if cuts:
-            kind = StepAttachment if isinstance(method, StepMethod) else CutAttachment
-            for handle in kind(method, decoder, cuts, locate, counted).install(model):
+            for handle in _attachment(method)(method, decoder, cuts, locate, counted).install(model):
                 hooks.callback(handle.remove)
         yield counted
+
+
+def _attachment(method: InLLMMethod) -> type[Attachment]:
+    if isinstance(method, StepMethod):
+        return StepAttachment
+    return ReturnAttachment if isinstance(method, ReturningMethod) else CutAttachment
 
 
 @contextmanager

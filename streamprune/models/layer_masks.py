@@ -52,7 +52,11 @@ def layer_mask(
     if valid is not None:
         # a row of padding sees itself, so that no softmax runs over nothing
         seen = seen & (valid[:, None, None] | (key == query))
+    return mask_of(implementation, seen, states.dtype)
+
+
+def mask_of(implementation: str, seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """(batch or 1, 1, rows, keys) bool ``seen`` as the attention called "sdpa" or "eager" takes it."""
     if implementation != "eager":
         return seen
-    lowest = torch.finfo(states.dtype).min
-    return torch.zeros_like(seen, dtype=states.dtype).masked_fill(~seen, lowest)
+    return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)

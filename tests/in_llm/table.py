@@ -72,6 +72,10 @@ ROWS = (
     Row("metok", {"layers": (1, 2, 3)}),
     Row("transprune"),
     Row("transprune", {"layers": (1, 2, 3), "absolute": True}),
+    Row("coremat"),
+    Row("coremat", {"layer": 3, "active_share": 0.5, "core_share": 0.5}),
     Row("star"),
     Row("star", {"layer": 1}),
+    Row("lazyllm"),
+    Row("lazyllm", {"layers": (2,)}),
 )
