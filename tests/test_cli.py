@@ -89,6 +89,47 @@ def test_drawn_answers_repeat_with_a_seed_and_end_where_told() -> None:
     assert said(*hot, "--seed", "1", "--stop", end, "--stop", "zebra") == first[: first.index(end)].strip()
 
 
+def chat(lines: str, *settings: str) -> Result:
+    command = ["ask", str(CLIP), "--chat", "--num-frames", "8", *settings]
+    return CliRunner().invoke(app, command, input=lines)
+
+
+def test_a_conversation_reads_its_questions_line_by_line() -> None:
+    first, second = (row["question"] for row in ASKED[:2])
+    result = chat(f"{first}\n\n  {second}  \n")
+    assert result.exit_code == 0, result.output
+    said = result.stdout.splitlines()
+    assert [line for line in said if not line.startswith("  ")] == [first, second]
+    assert said[1] == f"  {ASKED[0]['answer']}"
+    assert result.stderr.count("tokens in") == 2
+
+
+def test_a_conversation_can_begin_anew_and_end() -> None:
+    question, other = (row["question"] for row in ASKED[:2])
+    lines = f"{other}\n/reset\n{question}\n/quit\nnever asked\n"
+    result = chat(lines, question, "--json", "--recipe", "stride", "--keep-ratio", "0.5")
+    assert result.exit_code == 0, result.output
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [answer["question"] for answer in answers] == [question, other, question]
+    entered = [answer["stats"]["prompt_tokens"] for answer in answers]
+    assert entered[1] < entered[0] / 4, "the video is in the cache"
+    assert entered[2] == entered[0]
+    assert answers[2]["text"] == answers[0]["text"]
+    assert {answer["stats"]["tokens_kept"] for answer in answers} == {8 * 36 // 2}
+
+
+def test_a_turn_that_fails_is_told_and_the_conversation_goes_on() -> None:
+    result = chat(f"{'red ' * 20_000}\n{ASKED[0]['question']}\n", "why?")
+    assert result.exit_code == 1
+    assert result.stderr.count("Error: the conversation of") == 1
+    assert "chat.reset()" in result.stderr
+    assert ASKED[0]["question"] in result.stdout
+
+
+def test_a_conversation_has_one_recipe() -> None:
+    failed_with(run("ask", CLIP, "q", "--chat", "--compare", "none"), 2, "--chat", "leave out --compare")
+
+
 def test_frames_are_chosen_by_what_is_in_them() -> None:
     chosen = run("ask", CLIP, ASKED[0]["question"], "--frames", "scene", "--num-frames", "4")
     assert chosen.exit_code == 0, chosen.output

@@ -48,15 +48,16 @@ def ask(
     device: options.Device = None,
     dtype: options.Dtype = None,
     compare: options.Compare = None,
+    chat: options.Chat = False,
     as_json: options.Json = False,
 ) -> None:
     """Ask a video, and see what the answer cost."""
     from streamprune.models.sampling import Sampling, read_stop
     from streamprune.pipelines.frame_request import FrameRequest
-    from streamprune.pipelines.request import AnswerRequest, read_questions, read_recipe
+    from streamprune.pipelines.request import AnswerRequest, read_recipe
     from streamprune.readers import open_source
 
-    asked = read_questions(_some(questions))
+    asked = _questions(questions, chat, compare)
     chosen = read_recipe(recipe, keep_ratio, keep_tokens)
     looks = FrameRequest(chosen, num_frames, fps, start_seconds, end_seconds, frames)
     sampling = Sampling(temperature, top_p, top_k, repetition_penalty, seed, read_stop(stop))
@@ -66,21 +67,26 @@ def ask(
 
     # the video is opened first: a misspelt path should not wait for a model to load
     with open_source(video, backend=backend) as source:
-        answers = _answers(source, looks, requests, _Model(model, device, dtype))
-    print_warnings(video, answers[0][0].warnings)
-    if as_json:
-        print(json.dumps(answers_object(video, model, asked, recipes, answers), indent=2))
-    else:
-        print_answers(asked, recipes, answers)
+        loaded = _Model(model, device, dtype)
+        if chat:
+            _chat(source, looks, requests[0], loaded, as_json)
+        else:
+            _tell(video, source, looks, requests, loaded, as_json)
 
 
-def _some(questions: list[str] | None) -> list[str]:
-    """``questions``, of which there must be one."""
-    if not questions:
-        raise InvalidValueError(
-            "questions must not be missing; put at least one, in quotes, behind the video"
-        )
-    return questions
+def _questions(questions: list[str] | None, chat: bool, compare: str | None) -> tuple[str, ...]:
+    """Those of the command line, of which there must be one unless more come from standard input."""
+    from streamprune.pipelines.request import read_questions
+
+    if chat and compare is not None:
+        raise InvalidValueError("--chat is one conversation with one recipe; leave out --compare")
+    if questions:
+        return read_questions(questions)
+    if chat:
+        return ()
+    raise InvalidValueError(
+        "no questions were given; put at least one, in quotes, behind the video, or use --chat"
+    )
 
 
 def _placing(rule: PositionRule | None, max_gap: int | None, text_after: TextAfter) -> Positions | None:
@@ -115,6 +121,34 @@ def _answers(
                 column += vlm.ask(encoded, list(group), **request.settings)
             report("answer", len(answers[-1]), len(questions))
     return answers
+
+
+def _tell(
+    video: str,
+    source: Source,
+    looks: FrameRequest,
+    requests: Sequence[AnswerRequest],
+    model: _Model,
+    as_json: bool,
+) -> None:
+    """Ask, and print the answers."""
+    answers = _answers(source, looks, requests, model)
+    questions, recipes = requests[0].questions, [request.recipe for request in requests]
+    print_warnings(video, answers[0][0].warnings)
+    if as_json:
+        print(json.dumps(answers_object(video, model.name, questions, recipes, answers), indent=2))
+    else:
+        print_answers(questions, recipes, answers)
+
+
+def _chat(source: Source, looks: FrameRequest, request: AnswerRequest, model: _Model, as_json: bool) -> None:
+    from streamprune.cli.converse import converse
+
+    with progress_bars() as report:
+        vlm = model.load(report)
+        chat = vlm.chat(source, **{**request.settings, **looks.given}, progress=report)
+    converse(chat, request.questions, as_json=as_json)
+    print_warnings(source.info.source, chat.history[0].warnings if chat.history else ())
 
 
 @dataclass(frozen=True)

@@ -44,4 +44,7 @@ Backend = Annotated[str, typer.Option(help="pyav, opencv, decord or torchcodec."
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
 Compare = Annotated[str | None, typer.Option(help="Also answer with this recipe, at the same budget.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Chat = Annotated[
+    bool, typer.Option("--chat", help="One conversation; more questions are read from standard input.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON: one object, with --chat one a line.")]
