@@ -74,8 +74,12 @@ ROWS = (
     Row("transprune", {"layers": (1, 2, 3), "absolute": True}),
     Row("coremat"),
     Row("coremat", {"layer": 3, "active_share": 0.5, "core_share": 0.5}),
+    Row("vla_pruner", {"window": 0}),
+    Row("vla_pruner", {"window": 0, "layer": 2, "rows": "all"}),
     Row("star"),
     Row("star", {"layer": 1}),
+    Row("sliminfer"),
+    Row("sliminfer", {"layers": (1, 3), "unit_size": 5}),
     Row("lazyllm"),
     Row("lazyllm", {"layers": (2,)}),
 )
