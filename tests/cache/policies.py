@@ -16,6 +16,7 @@ from streamprune.kv.knorm import KNorm
 from streamprune.kv.kvcrush import KVCrush
 from streamprune.kv.kvzip import KVzip
 from streamprune.kv.lagkv import LagKV
+from streamprune.kv.metok import METokCache
 from streamprune.kv.plphp import PLPHP
 from streamprune.kv.pyramidkv import PyramidKV
 from streamprune.kv.snapkv import SnapKV
@@ -39,13 +40,15 @@ POLICIES: list[tuple[type[Policy], dict[str, Any]]] = [
     (InfiniPotV, {"adaptive_pooling": True}),
     (ExpectedAttention, {"future": 16, "sinks": 2}),
     (KVzip, {"part": 15}),
+    (METokCache, {"num_cuts": 1}),
     (PLPHP, {"attentive": 1.0, "indifferent": 0.0}),
     (ZeroMerge, {"merged_entries": 2}),
 ]
 # policies that leave what they keep as it was
 MASKING = [(cls, options) for cls, options in POLICIES if not cls.merges]
 # policies whose choice in a padded row is that of the row alone
-PADDING = [(cls, options) for cls, options in POLICIES if cls not in (LagKV, InfiniPotV, PLPHP, KVzip)]
+_OF_THE_WHOLE_BATCH = (LagKV, InfiniPotV, PLPHP, METokCache, KVzip)
+PADDING = [(cls, options) for cls, options in POLICIES if cls not in _OF_THE_WHOLE_BATCH]
 
 
 def ids_of(policies: list[tuple[type[Policy], dict[str, Any]]]) -> list[str]:
