@@ -12,6 +12,7 @@ import torch
 from streamprune.cache.reread import reread
 from streamprune.errors import InvalidValueError, UnsupportedModelError
 from streamprune.kv.kvzip import KVzip
+from streamprune.ops.projections import heads_of
 from streamprune.ops.rotary import rotate
 
 if TYPE_CHECKING:
@@ -191,18 +192,14 @@ def _queries(
         tables: cosines and sines of the tokens' positions, (rows or 1, tokens, dim or fewer); None = the
             queries before rotation.
     """
-    project = getattr(attention, "q_proj", None)
-    if project is None:
+    if not hasattr(attention, "q_proj"):
         raise UnsupportedModelError(
             f"{type(attention).__name__} has no q_proj to compute queries with; use a policy that reads keys "
             "and values only"
         )
-    queries = project(states[:, -count:]).unflatten(-1, (-1, attention.head_dim))
-    norm = getattr(attention, "q_norm", None)
-    queries = (queries if norm is None else norm(queries)).float()
+    queries = heads_of(attention, "q", states[:, -count:])
     if tables is not None:
         cos, sin = (table[:, -count:, None].float() for table in tables)
-        width = cos.shape[-1]
-        queries = torch.cat([rotate(queries[..., :width], cos, sin), queries[..., width:]], -1)
+        queries = rotate(queries, cos, sin)
     rows: torch.Tensor = queries.transpose(1, 2)
     return rows

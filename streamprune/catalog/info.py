@@ -26,6 +26,7 @@ class MethodInfo:
         target: ``module:Class``, or the class itself for methods registered at run time.
         may_repeat: the released method can keep the same token twice.
         families: the model families it runs on, by ``model_type``; empty = every family.
+        not_on: families it does not run on, where it runs on every other.
         stacks: it stands beside another method of its stage: ``snapkv+kivi``.
     """
 
@@ -40,6 +41,11 @@ class MethodInfo:
     may_repeat: bool = False
     families: tuple[str, ...] = ()
     stacks: bool = False
+    not_on: tuple[str, ...] = ()
+
+    def runs_on(self, family: str) -> bool:
+        """Whether it runs on models of the type ``family``."""
+        return family not in self.not_on and (not self.families or family in self.families)
 
     def load(self) -> type:
         """Import and return the method's class."""
@@ -49,6 +55,10 @@ class MethodInfo:
         loaded: type = getattr(importlib.import_module(module), name)
         return loaded
 
+
+# families whose language model has layers that cannot hold fewer tokens than those below: recurrent ones,
+# sliding windows, layers that share the keys of others
+_UNCUT = ("qwen3_5",)
 
 # families whose tower can be run layer by layer
 _IN_THE_TOWER = ("llava_onevision",)
@@ -67,5 +77,8 @@ def method_row(
     stacks: bool = False,
 ) -> MethodInfo:
     families = _IN_THE_TOWER if stage == "encoder" else ()
+    not_on = _UNCUT if stage == "in_llm" else ()
     target = f"streamprune.{target}"
-    return MethodInfo(name, stage, needs, causal, True, source, summary, target, may_repeat, families, stacks)
+    return MethodInfo(
+        name, stage, needs, causal, True, source, summary, target, may_repeat, families, stacks, not_on
+    )

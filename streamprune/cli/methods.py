@@ -32,10 +32,12 @@ def methods(
     rows = [
         row
         for row in list_methods()
-        if stage in (None, row.stage) and (family is None or not row.families or family in row.families)
+        if stage in (None, row.stage) and (family is None or row.runs_on(family))
     ]
     if as_json:
-        fields = ("stage", "name", "needs", "causal", "training_free", "families", "source", "summary")
+        fields = (
+            "stage", "name", "needs", "causal", "training_free", "families", "not_on", "source", "summary"
+        )  # fmt: skip
         print(json.dumps([{name: getattr(row, name) for name in fields} for row in rows], indent=2))
     elif markdown:
         print(methods_markdown(rows), end="")

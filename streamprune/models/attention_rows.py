@@ -12,6 +12,7 @@ import torch
 
 from streamprune.errors import InvalidValueError, UnsupportedModelError
 from streamprune.in_llm.base import LayerProjections
+from streamprune.ops.projections import heads_of
 from streamprune.ops.rotary import rotate
 
 # cosines and sines of the positions, (rows, head width) each
@@ -96,15 +97,6 @@ class _NothingBelow(LayerProjections):
 
 
 NOTHING_BELOW = _NothingBelow()
-
-
-@torch.no_grad()
-def heads_of(attention: Any, which: str, states: torch.Tensor) -> torch.Tensor:
-    """(rows, heads, head width) float32 queries ("q") or keys ("k") before rotation."""
-    rows = getattr(attention, f"{which}_proj")(states).unflatten(-1, (-1, attention.head_dim))
-    norm = getattr(attention, f"{which}_norm", None)
-    projected: torch.Tensor = rows if norm is None else norm(rows)
-    return projected.float()
 
 
 def check_projections(layer: Any, name: str) -> None:

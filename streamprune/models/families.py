@@ -16,6 +16,7 @@ FAMILIES: dict[str, str] = {
     "llava_onevision": "streamprune.models.llava_onevision",
     "qwen2_5_vl": "streamprune.models.qwen2_5_vl",
     "qwen2_vl": "streamprune.models.qwen2_vl",
+    "qwen3_5": "streamprune.models.qwen3_5",
     "qwen3_vl": "streamprune.models.qwen3_vl",
     "smolvlm": "streamprune.models.smolvlm",
     "video_llama_3": "streamprune.models.video_llama_3",

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from streamprune.errors import SignalError
-from streamprune.models.attention_rows import heads_of
 from streamprune.models.base import Prompt, VideoFamily
 from streamprune.models.devices import out_of_memory_explained
 from streamprune.models.generation import check_context
+from streamprune.ops.projections import heads_of
 from streamprune.ops.rotary import rotate
 from streamprune.tokens import Reduction, VideoGrid, VisualTokens
 
@@ -44,7 +44,7 @@ def with_question(
     * ``text_embeds`` (pieces, channels): the language model's input embeddings of the question's tokens.
     * ``query_frame_attention`` (frames,): share of each frame in the attention that the last token of the
       prompt pays to visual tokens, averaged over heads and over the last third of the language model's
-      layers. The model reads one prompt for it; see :data:`LOOK_TOKENS`.
+      layers, recurrent ones not counted. The model reads one prompt for it; see :data:`LOOK_TOKENS`.
     """
     found: dict[str, torch.Tensor] = {}
     read_tokens = 0
@@ -100,7 +100,7 @@ def _every(grid: VideoGrid, step: int, device: torch.device) -> torch.Tensor:
 @torch.no_grad()
 def _last_row(family: VideoFamily, prompt: Prompt, frames: int) -> torch.Tensor:
     """(frames,) attention of the prompt's last token to its visual tokens, sums to 1."""
-    layers = family.model.get_decoder().layers
+    layers = [layer for layer in family.model.get_decoder().layers if hasattr(layer, "self_attn")]
     deep = layers[2 * len(layers) // 3 :]
     rows: list[torch.Tensor] = []
 

@@ -10,8 +10,12 @@ import torch
 def rotate(rows: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Turn ``rows`` (..., width) by the angles whose cosines and sines are given, one for each channel.
 
-    Channel n is paired with channel n + width / 2, as in the models of the Llama kind.
+    Channel n is paired with channel n + width / 2, as in the models of the Llama kind. Where there are fewer
+    angles than channels, the channels behind them stay as they are.
     """
+    turned = cos.shape[-1]
+    if turned < rows.shape[-1]:
+        return torch.cat([rotate(rows[..., :turned], cos, sin), rows[..., turned:]], -1)
     first, second = rows.chunk(2, -1)
     return rows * cos + torch.cat([-second, first], -1) * sin
 
@@ -31,8 +35,8 @@ def turned_further(
     Args:
         rows: (..., width) of any floating dtype, the dtype of the result; computed in float32.
         shift: (...) new position minus old one, may be negative; (axes, ...) with ``axes``.
-        frequencies: (width / 2,) angle of each pair of channels per position.
-        axes: (width / 2,) the axis whose positions turn each pair, see :func:`sectioned_axes` and
+        frequencies: (width / 2,) or fewer, angle of each pair of channels per position.
+        axes: (frequencies,) the axis whose positions turn each pair, see :func:`sectioned_axes` and
             :func:`interleaved_axes`; None where there is one axis.
     """
     turns = shift[..., None] if axes is None else shift.movedim(0, -1)[..., axes.to(shift.device)]

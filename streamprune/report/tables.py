@@ -77,7 +77,7 @@ def _cells(method: MethodInfo) -> tuple[str, ...]:
         method.name,
         ", ".join(method.needs) or "nothing",
         "yes" if method.causal else "no",
-        ", ".join(method.families) or "all",
+        ", ".join(method.families) or "all" + (f" but {', '.join(method.not_on)}" if method.not_on else ""),
         method.source,
         method.summary,
     )

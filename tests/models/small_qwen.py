@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,17 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
+    Qwen3_5Config,
+    Qwen3_5ForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
 )
 
 from tests.models.small_llava import WORDS
 
-FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen3_vl")
+FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen3_5", "qwen3_vl")
+# whose prompts have the time before every slice, and whose settings count the pixels of a whole clip
+TIMED = ("qwen3_5", "qwen3_vl")
 VISION = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
 SPECIALS = ["<pad>", "<unk>", "<|im_start|>", "<|im_end|>", *VISION]
 LABELS = ["<", ">", ".", "seconds", "system", *map(str, range(100))]
@@ -66,7 +71,15 @@ def _text(sections: list[int], context_tokens: int) -> dict[str, Any]:
     }
 
 
-def make_model(model_type: str, context_tokens: int = 512) -> Any:
+def _text_of_qwen3_5(context_tokens: int, layer_types: Sequence[str] | None) -> dict[str, Any]:
+    """Three recurrent layers and one that attends, unless said otherwise; half of a head is rotated."""
+    text = _text([2, 1, 1], context_tokens)
+    text["rope_parameters"]["partial_rotary_factor"] = 0.5
+    text |= {"linear_key_head_dim": 8, "linear_value_head_dim": 8, "layer_types": layer_types}
+    return {**text, "linear_num_key_heads": 2, "linear_num_value_heads": 4}
+
+
+def make_model(model_type: str, context_tokens: int = 512, layer_types: Sequence[str] | None = None) -> Any:
     ids = {
         name: SPECIALS.index(f"<|{token}|>")
         for name, token in (
@@ -101,8 +114,12 @@ def make_model(model_type: str, context_tokens: int = 512) -> Any:
         "intermediate_size": 48,
         "out_hidden_size": 64,
         "num_position_embeddings": 36,
-        "deepstack_visual_indexes": [0, 1, 2],
     }
+    if model_type == "qwen3_5":
+        text = _text_of_qwen3_5(context_tokens, layer_types)
+        config = Qwen3_5Config(vision_config=vision, text_config=text, tie_word_embeddings=False, **ids)
+        return Qwen3_5ForConditionalGeneration(config)
+    vision["deepstack_visual_indexes"] = [0, 1, 2]
     config = Qwen3VLConfig(vision_config=vision, text_config=text, tie_word_embeddings=False, **ids)
     return Qwen3VLForConditionalGeneration(config)
 
@@ -129,11 +146,22 @@ def sharpen(model: torch.nn.Module) -> None:
                 weight.normal_(std=1.0 / weight[0].numel() ** 0.5)
             elif name.endswith("bias"):
                 weight.normal_(std=0.1)
+            elif name.startswith("model.language_model") and name.endswith(
+                ("q_norm.weight", "k_norm.weight")
+            ):
+                weight.add_(1.0)
 
 
-def save_small_qwen(folder: Path, model_type: str, *, context_tokens: int = 512, **settings: Any) -> Path:
+def save_small_qwen(
+    folder: Path,
+    model_type: str,
+    *,
+    context_tokens: int = 512,
+    layer_types: Sequence[str] | None = None,
+    **settings: Any,
+) -> Path:
     torch.manual_seed(12)
-    model = make_model(model_type, context_tokens).eval()
+    model = make_model(model_type, context_tokens, layer_types).eval()
     sharpen(model)
     # an answer that ends at once, or says nothing, would leave nothing to compare
     with torch.no_grad():
@@ -142,6 +170,6 @@ def save_small_qwen(folder: Path, model_type: str, *, context_tokens: int = 512,
     model.generation_config.pad_token_id = 0
     model.save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
-    own = CLIP_SETTINGS if model_type == "qwen3_vl" else SETTINGS
+    own = CLIP_SETTINGS if model_type in TIMED else SETTINGS
     (folder / "video_preprocessor_config.json").write_text(json.dumps({**own, **settings}))
     return folder

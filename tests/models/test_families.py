@@ -14,6 +14,7 @@ from streamprune.encoder.tome import ToMe
 from streamprune.errors import UnknownNameError, UnsupportedModelError
 from streamprune.models.families import FAMILIES, check_family
 from streamprune.pipelines.offline import VideoLLM, load
+from streamprune.recipe import Recipe
 from streamprune.registry import get_method, list_methods
 from tests.models.small_internvl import save_small_internvl
 from tests.models.small_llava import save_small_llava
@@ -28,6 +29,7 @@ SAVE: dict[str, Callable[[Path], Path]] = {
     "llava_onevision": save_small_llava,
     "qwen2_5_vl": partial(save_small_qwen, model_type="qwen2_5_vl"),
     "qwen2_vl": partial(save_small_qwen, model_type="qwen2_vl"),
+    "qwen3_5": partial(save_small_qwen, model_type="qwen3_5"),
     "qwen3_vl": partial(save_small_qwen, model_type="qwen3_vl"),
     "smolvlm": save_small_smolvlm,
     "video_llama_3": save_small_video_llama_3,
@@ -51,7 +53,7 @@ def test_every_family_is_here() -> None:
 
 def test_it_gives_every_signal_a_reducer_reads(vlm: VideoLLM) -> None:
     for info in list_methods("pre_llm"):
-        assert not info.families
+        assert info.runs_on(vlm.family.model_type)
         vlm.family.check_signals(info.needs)
 
 
@@ -68,6 +70,11 @@ def test_encoder_methods_run_where_the_table_says(vlm: VideoLLM) -> None:
 )
 def test_stages_inside_the_language_model_run(vlm: VideoLLM, recipe: str, options: dict[str, Any]) -> None:
     full = vlm.ask(_clip(), "what is it ?", max_new_tokens=3)
+    stage = Recipe.named(recipe).stages
+    if not all(get_method(one, recipe).runs_on(vlm.family.model_type) for one in stage):
+        with pytest.raises(UnsupportedModelError, match=r"layer 1 is of the kind .*pre_llm stage"):
+            vlm.ask(_clip(), "what is it ?", recipe=recipe, keep_ratio=0.3, max_new_tokens=3, **options)
+        return
     less = vlm.ask(_clip(), "what is it ?", recipe=recipe, keep_ratio=0.3, max_new_tokens=3, **options)
     assert 0 < less.stats.kv_bytes < full.stats.kv_bytes
     same = vlm.ask(_clip(), "what is it ?", recipe=recipe, keep_ratio=1.0, max_new_tokens=3, **options)
