@@ -68,8 +68,8 @@ class VLAPruner(InLLMMethod):
     Now: the attention of the last row in the layer below, mean over heads. Last steps: what the last row,
     from which the answer comes, gave to each place of the grid at ``history_layer`` in each of the last
     ``window`` prompts (nothing to a token that had been dropped), each step back counting ``decay`` times as
-    much. The best of both are joined; when these are more than may stay, the token farthest from its nearest pick is
-    picked again and again (1 - cosine of what entered the language model).
+    much. The best of both are joined; when these are more than may stay, the token farthest from its nearest
+    pick is picked again and again (1 - cosine of what entered the language model).
 
     Made for a camera that stands still and prompts that follow each other through one method: a block of
     ``accelerate`` around the calls of a control loop. Until ``window`` prompts with as many visual tokens
@@ -167,7 +167,7 @@ class VLAPruner(InLLMMethod):
 
 
 def smoothed(past: list[torch.Tensor], decay: float) -> torch.Tensor:
-    """(visual,) float32 weighted mean of maps, oldest first; each weighs ``decay`` times as much as the next."""
+    """(visual,) float32 weighted mean of maps, oldest first; each weighs ``decay`` times what the next does."""
     weights = torch.tensor([decay**age for age in range(len(past))][::-1])
     stacked = torch.stack([seen.float() for seen in past])
     return (weights.to(stacked.device)[:, None] * stacked).sum(0) / weights.sum().to(stacked.device)
