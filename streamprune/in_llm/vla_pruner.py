@@ -167,7 +167,7 @@ class VLAPruner(InLLMMethod):
 
 
 def smoothed(past: list[torch.Tensor], decay: float) -> torch.Tensor:
-    """(visual,) float32 weighted mean of maps, oldest first; each weighs ``decay`` times what the next does."""
+    """(visual,) float32 weighted mean of maps, oldest first, each weighing ``decay`` times the next."""
     weights = torch.tensor([decay**age for age in range(len(past))][::-1])
     stacked = torch.stack([seen.float() for seen in past])
     return (weights.to(stacked.device)[:, None] * stacked).sum(0) / weights.sum().to(stacked.device)
