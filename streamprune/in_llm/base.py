@@ -87,6 +87,7 @@ class PromptView:
             asking for them is a mistake.
         at: projections of ``layer`` itself.
         carried: what the method handed on from its last decision.
+        waiting: rows that an earlier decision set aside.
         watched: for each (layer, part) that ran below, what :meth:`InLLMMethod.watch` made of these rows.
         prompt: which prompt of its batch it is, from 0.
     """
@@ -103,6 +104,7 @@ class PromptView:
     before: LayerProjections = field(repr=False)
     at: LayerProjections = field(repr=False)
     carried: Any = field(default=None, repr=False)
+    waiting: int = 0
     watched: Mapping[tuple[int, str], torch.Tensor] = field(default_factory=dict, repr=False)
     prompt: int = 0
 
@@ -140,12 +142,17 @@ class Decision:
             of itself.
         carried: handed on to the method's next decision.
         done: nothing more is to be decided for this prompt.
+        aside: the rows that do not go on are set aside with the states they have here.
+        back: rows set aside come back with those states before ``kept`` is taken, which then counts all
+            ``rows + waiting`` of the view, in their order in the prompt.
     """
 
     kept: torch.Tensor
     entries: Entries | None = None
     carried: Any = None
     done: bool = False
+    aside: bool = False
+    back: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

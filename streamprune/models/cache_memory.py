@@ -15,7 +15,7 @@ class CacheMemory:
     """What has to be known about a cache between two calls.
 
     Attributes:
-        shorter: numbers of the cuts above which layers hold fewer entries than those below.
+        shorter: numbers of the cuts above which layers hold other entries than those below the first.
         valid: of those, (batch, entries) bool: which are not padding; None = all.
     """
 
@@ -28,8 +28,9 @@ class CacheMemory:
         check_cache(cache)
         # layers below the first cut have taken the new rows in already
         seen = cache.get_seq_length() - (rows if cuts[0] else 0)
-        shorter = {cut for cut, first in enumerate(cuts) if 0 < entries_held(cache, first, rows) < seen}
-        return cls(shorter)
+        shorter = [cut for cut, first in enumerate(cuts) if 0 < entries_held(cache, first, rows) < seen]
+        # above those, layers may hold more again
+        return cls(set(range(shorter[0], len(cuts))) if shorter else set())
 
 
 def entries_held(cache: Any, number: int, rows: int) -> int:

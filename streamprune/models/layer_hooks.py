@@ -170,6 +170,7 @@ class LayerCall:
             before=NOTHING_BELOW if below is None else _projections(below, row, prompt, states.device),
             at=_projections(here, row, prompt, states.device),
             carried=prompt.carried,
+            waiting=prompt.waiting,
             watched=self._watched.of(row, prompt),
             prompt=row,
         )
@@ -283,7 +284,9 @@ def take_rows(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 
 def _keeps_all(decision: Decision | None, prompt: PromptRows) -> bool:
-    return decision is None or (decision.entries is None and len(decision.kept) == len(prompt.rows))
+    if decision is None:
+        return True
+    return not decision.back and decision.entries is None and len(decision.kept) == len(prompt.rows)
 
 
 def _projections(

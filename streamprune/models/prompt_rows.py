@@ -41,6 +41,7 @@ class PromptRows:
         visual_at_first: visual tokens before the first decision.
         carried: handed on by the method.
         done: whether the method has decided all it wants to.
+        whole: the prompt before rows were set aside, and its (rows, width) states then.
     """
 
     rows: torch.Tensor
@@ -51,6 +52,7 @@ class PromptRows:
     visual_at_first: int
     carried: Any = field(default=None, repr=False)
     done: bool = False
+    whole: tuple[PromptRows, torch.Tensor] | None = field(default=None, repr=False)
 
     @classmethod
     def begin(cls, length: int, valid: torch.Tensor | None, visual: VisualRows | None) -> PromptRows:
@@ -71,6 +73,24 @@ class PromptRows:
     def states(self, batch: torch.Tensor) -> torch.Tensor:
         """(left, width) this prompt's rows of ``batch``, its (rows, width) part of the batch's states."""
         return batch[self.at]
+
+    @property
+    def waiting(self) -> int:
+        """Rows that were set aside."""
+        return 0 if self.whole is None else len(self.whole[0].rows) - len(self.rows)
+
+    def with_all(self, own: torch.Tensor) -> tuple[PromptRows, torch.Tensor]:
+        """The prompt and its states when what was set aside is back.
+
+        Args:
+            own: (left, width) the states of the rows that are left.
+        """
+        if self.whole is None:
+            return self, own
+        prompt, states = self.whole
+        states = states.clone()
+        states[torch.searchsorted(prompt.rows, self.rows)] = own
+        return prompt, states
 
     def after(self, decision: Decision) -> PromptRows:
         """What is left after ``decision``; InvalidValueError when that cannot be."""
@@ -125,9 +145,12 @@ def apply_decisions(
             parts.append(own)
             left.append(prompt)
             continue
+        if decision.back:
+            prompt, own = prompt.with_all(own)
         entries, kept = decision.entries, decision.kept
         parts.append(own[kept] if entries is None else weighted_sum(entries, own, len(kept)))
-        left.append(prompt.after(decision))
+        after = prompt.after(decision)
+        left.append(replace(after, whole=(prompt, own)) if decision.aside else after)
     longest = max(len(part) for part in parts)
     index = states.new_zeros((len(parts), longest), dtype=torch.int64)
     valid = states.new_zeros((len(parts), longest), dtype=torch.bool)

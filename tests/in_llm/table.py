@@ -18,6 +18,7 @@ class Row:
         options: besides the budget.
         merges: what goes on is made of several rows, so that no masking of keys equals it.
         decodes: acts at the steps of decoding alone, so that all layers hold everything.
+        returns: dropped rows come back further up, so that no masking of keys equals it.
         floor: what stays of the test's 24 tokens at least, however small the budget.
     """
 
@@ -25,6 +26,7 @@ class Row:
     options: dict[str, Any] = field(default_factory=dict)
     merges: bool = False
     decodes: bool = False
+    returns: bool = False
     floor: int = 1
 
     @property
@@ -80,6 +82,8 @@ ROWS = (
     Row("star", {"layer": 1}),
     Row("sliminfer"),
     Row("sliminfer", {"layers": (1, 3), "unit_size": 5}),
+    Row("lvlm_csp", returns=True),
+    Row("lvlm_csp", {"layers": (1, 3), "coarse_share": 0.5}, returns=True),
     Row("lazyllm"),
     Row("lazyllm", {"layers": (2,)}),
 )

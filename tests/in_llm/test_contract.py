@@ -16,7 +16,7 @@ from tests.in_llm.table import ROWS, Row
 
 rows = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
 dropping = pytest.mark.parametrize(
-    "row", [row for row in ROWS if not row.merges and not row.decodes], ids=lambda row: row.id
+    "row", [row for row in ROWS if not (row.merges or row.decodes or row.returns)], ids=lambda row: row.id
 )
 shortening = pytest.mark.parametrize("row", [row for row in ROWS if not row.decodes], ids=lambda row: row.id)
 implementations = pytest.mark.parametrize("implementation", ["sdpa", "eager"])
@@ -64,7 +64,7 @@ def test_the_upper_layers_hold_what_the_budget_says(row: Row) -> None:
         held = [layer.keys.shape[2] for layer in cache.layers]
         cuts = method.cuts(LAYERS)
         assert held[: cuts[0]] == [ids.shape[1]] * cuts[0]
-        assert held == sorted(held, reverse=True)
+        assert held == sorted(held, reverse=True) or row.returns
         assert max(keep, row.floor) == held[-1] - text
 
 
