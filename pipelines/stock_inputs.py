@@ -1,4 +1,4 @@
-"""What a stock processor gives, with fewer visual tokens in it."""
+"""What a stock model is called with, read once and with fewer visual tokens where a recipe drops some."""
 
 from __future__ import annotations
 
@@ -12,198 +12,158 @@ from streamprune.errors import InvalidValueError
 from streamprune.kv.view import PROMPT_TEXT, TokenLabels
 from streamprune.models.base import VideoFamily
 from streamprune.models.prompt_rows import VisualRows
+from streamprune.models.short_prompts import ShortBatch, ShortPrompt, Shown, whole_videos
+from streamprune.models.stock_inputs import StockInputs, StockPositions, StockVideo, prompt_mask
+from streamprune.positions import Positions
 from streamprune.pre_llm.base import PreLLMMethod
 from streamprune.reduce import Reducer, run_reducer
-from streamprune.tokens import Reduction, VideoGrid
+from streamprune.tokens import Reduction
 
 if TYPE_CHECKING:
     from streamprune.encoder.base import EncoderMethod
 
-_PIXELS = "pixel_values_videos"
-
 
 @dataclass(frozen=True, eq=False)
-class ReducedInputs:
-    """Arguments for the model in place of those it was called with.
+class ReadInputs:
+    """Arguments of one call of a model.
 
     Attributes:
-        given: all of them.
-        reductions: what was decided, one a prompt.
-        removed: tokens that the longest prompt lost.
+        given: all of them, as the model gets them.
+        changed: whether they are others than those that came.
+        shown: the videos of each prompt, none of them () where it has none; None where nobody looked.
+        length: tokens of the longest prompt now.
+        removed: so many fewer than before.
+        later: where the one prompt goes on in a later call: the position of the token behind it; None when
+            nothing was dropped, or of several prompts.
     """
 
     given: dict[str, Any]
-    reductions: tuple[Reduction, ...]
-    removed: int
+    changed: bool = False
+    shown: Shown | None = None
+    length: int = 0
+    removed: int = 0
+    later: int | None = None
 
 
 @dataclass(frozen=True)
-class StockReducer:
-    """Encodes and reduces the videos of LLaVA-OneVision inputs, one video a prompt.
+class Reducing:
+    """What a recipe does before the language model.
 
     Args:
-        method: chooses among the tokens of each video.
+        method: chooses among the tokens of each video, with a budget for each.
         encoder: acts inside the vision tower.
         needs: signals that the method reads.
+        positions: what the rest gets.
     """
 
-    family: VideoFamily
     method: Reducer
     encoder: EncoderMethod | None
     needs: tuple[str, ...]
-
-    def __call__(self, given: Mapping[str, Any]) -> ReducedInputs | None:
-        """Reduce the videos among the arguments ``given``; None when there is nothing to reduce."""
-        pixels = given.get(_PIXELS)
-        if pixels is None or given.get("input_ids") is None:
-            return None
-        _check_given(given)
-        ids, grid = given["input_ids"], self.family.grid(pixels.shape[1])
-        if self.encoder is None and self._keeps_everything(grid):
-            return None
-        starts = [_start(row, self._video_id, grid, len(pixels) == len(ids)) for row in ids]
-        mask = given.get("attention_mask")
-        mask = torch.ones_like(ids) if mask is None else mask
-        positions = given.get("position_ids")
-        positions = (mask.cumsum(-1) - 1).clamp(min=0) if positions is None else positions
-        reductions = tuple(self._reduce(video) for video in pixels)
-        columns = [
-            _columns(valid, start, reduction)
-            for valid, start, reduction in zip(mask.bool(), starts, reductions, strict=True)
-        ]
-        longest, left = max(map(len, columns)), bool(mask[:, -1].all())
-        short = {
-            name: torch.stack(
-                [_filled(row[kept], longest, left) for row, kept in zip(rows, columns, strict=True)]
-            )
-            for name, rows in (
-                ("input_ids", ids),
-                ("attention_mask", mask),
-                ("position_ids", positions.expand_as(ids)),
-            )
-        }
-        others = {name: value for name, value in given.items() if name not in (_PIXELS, "image_sizes_videos")}
-        changed = {**others, **short, "mm_encoder_outputs": {"video": self._rows(reductions)}}
-        return ReducedInputs(changed, reductions, ids.shape[1] - longest)
+    positions: Positions
 
     @property
-    def _video_id(self) -> int:
-        return int(self.family.model.config.video_token_id)
-
-    def _keeps_everything(self, grid: VideoGrid) -> bool:
-        return isinstance(self.method, PreLLMMethod) and self.method.keeps_everything(grid)
-
-    def _reduce(self, pixels: torch.Tensor) -> Reduction:
-        with self.family.lock, torch.no_grad():  # the tower's hooks are for one thread at a time
-            encoded = self.family.encode(pixels, self.needs, self.encoder)
-            return run_reducer(self.method, encoded.tokens(self.family.signals(encoded.signals)))
-
-    def _rows(self, reductions: Sequence[Reduction]) -> Any:
-        """Kept rows of all videos, each with the newline behind it, as the model's features."""
-        from transformers.modeling_outputs import BaseModelOutputWithPooling
-
-        newline = self.family.model.model.image_newline
-        rows = [torch.cat([one.features, newline.to(one.features)[None]]) for one in reductions]
-        return BaseModelOutputWithPooling(pooler_output=torch.cat(rows)[None])
+    def keeps_all(self) -> bool:
+        """Whether nothing is dropped of any video."""
+        budget = getattr(self.method, "budget", None)
+        return self.encoder is None and budget is not None and bool(budget.keeps_all)
 
 
-def visual_rows(
-    ids: torch.Tensor, family: VideoFamily, reductions: Sequence[Reduction] | None
-) -> list[VisualRows | None]:
-    """The visual tokens of each prompt in ``ids`` (batch, rows); a newline behind a video is text.
+class InputsReader:
+    """Finds the videos in a model's arguments and reduces them.
 
     Args:
-        reductions: what the videos of the prompts were reduced to; None: they are whole. Prompts that were
-            repeated for beams follow one another.
+        family: the model's.
+        stock: how its processor writes videos.
+        reducing: what is to be done before the language model; None = nothing.
     """
-    config = family.model.config
-    found: list[VisualRows | None] = []
-    for number, row in enumerate(ids):
-        video = row == config.video_token_id
-        if family.model_type == "llava_onevision":
-            # the last of every run of placeholders is the newline
-            video = video & torch.cat([video[1:], video[:1] & False])
-        rows = (video | (row == getattr(config, "image_token_id", -1))).nonzero()[:, 0]
-        if len(rows) == 0 or ids.shape[1] == 1:
-            found.append(None)
-        elif reductions is not None:
-            reduction = reductions[number * len(reductions) // len(ids)]
-            found.append(VisualRows(rows, reduction.index.clamp(min=0).to(rows.device), reduction.grid))
-        else:
-            found.append(_whole(rows, family))
-    return found
+
+    def __init__(self, family: VideoFamily, stock: StockInputs, reducing: Reducing | None) -> None:
+        self._family, self._stock, self._reducing = family, stock, reducing
+
+    def __call__(self, given: Mapping[str, Any]) -> ReadInputs:
+        """Read ``given``; prompts without videos pass as they are."""
+        ids: torch.Tensor = given["input_ids"]
+        if given.get("mm_encoder_outputs"):
+            if self._reducing is None:
+                return ReadInputs(dict(given))
+            raise InvalidValueError(
+                "mm_encoder_outputs hold videos that are encoded already, and the recipe acts before that; "
+                "give the processor's outputs instead"
+            )
+        videos = self._stock.videos(given)
+        if self._reducing is None or self._keeps_everything(self._reducing, videos):
+            return ReadInputs(dict(given), False, whole_videos(len(ids), videos), ids.shape[1])
+        if given.get("labels") is not None:
+            raise InvalidValueError("labels cannot be given where tokens are dropped: some have no logit")
+        left = [self._reduce(self._reducing, video) for video in videos]
+        return self._short(given, videos, left, self._reducing.positions)
+
+    def _keeps_everything(self, reducing: Reducing, videos: Sequence[StockVideo]) -> bool:
+        method = reducing.method
+        if not videos:
+            return True
+        return (
+            reducing.encoder is None
+            and isinstance(method, PreLLMMethod)
+            and all(method.keeps_everything(video.grid) for video in videos)
+        )
+
+    def _reduce(self, reducing: Reducing, video: StockVideo) -> Reduction:
+        family = self._family
+        with family.lock, torch.no_grad():  # the tower's hooks are for one thread at a time
+            encoded = family.encode(video.pixels, reducing.needs, reducing.encoder)
+            tokens = encoded.tokens(family.signals(encoded.signals), video.pts_seconds)
+            return run_reducer(reducing.method, tokens)
+
+    def _short(
+        self,
+        given: Mapping[str, Any],
+        videos: Sequence[StockVideo],
+        left: Sequence[Reduction],
+        chosen: Positions,
+    ) -> ReadInputs:
+        ids, mask = given["input_ids"], prompt_mask(given).bool()
+        full = self._stock.positions(given)
+        pairs = list(zip(videos, left, strict=True))
+        prompts = [
+            ShortPrompt.of(
+                valid, full.values[..., row, :], [pair for pair in pairs if pair[0].prompt == row], chosen
+            )
+            for row, valid in enumerate(mask)
+        ]
+        batch = ShortBatch.of(ids, prompts, left=bool(mask[:, -1].all()))
+        features = self._stock.features(given, videos, left)
+        changed = {**self._stock.arguments_left(given), **batch.inputs, "mm_encoder_outputs": features}
+        length = batch.inputs["input_ids"].shape[1]
+        later = _later(full, prompts[0], chosen) if len(prompts) == 1 else None
+        return ReadInputs(changed, True, batch.shown, length, ids.shape[1] - length, later)
 
 
-def token_labels(
-    ids: torch.Tensor, family: VideoFamily, reductions: Sequence[Reduction] | None
-) -> TokenLabels:
-    """What each token of the prompts ``ids`` is: text, or of which frame and place.
+def _later(full: StockPositions, prompt: ShortPrompt, chosen: Positions) -> int:
+    """Where the token behind a prompt stands in a later call."""
+    if chosen == Positions():
+        return int(full.later[0])
+    return int(prompt.positions.max()) + 1
 
-    Where frames are not known all visual tokens count as of one, and places are left out.
+
+def token_labels(ids: torch.Tensor, shown: Sequence[Sequence[VisualRows]]) -> TokenLabels:
+    """What each token of the prompts ``ids`` (batch, length) is: text, or of which frame and place.
+
+    Frames of several videos in a prompt are counted on. Places are left out where grids differ.
     """
     segments, cells = torch.full_like(ids, PROMPT_TEXT), torch.full_like(ids, -1)
-    grids: list[tuple[int, int] | None] = []
-    for row, visual in enumerate(visual_rows(ids, family, reductions)):
-        if visual is None:
-            continue
-        if visual.grid is None or visual.places is None:
-            grids.append(None)
-            segments[row, visual.rows] = 0
-            continue
-        grids.append((visual.grid.rows, visual.grid.cols))
-        per_frame = visual.grid.tokens_per_frame
-        segments[row, visual.rows] = visual.places // per_frame
-        cells[row, visual.rows] = visual.places % per_frame
-    if not grids or None in grids or len(set(grids)) > 1:
-        return TokenLabels(segments)
-    return TokenLabels(segments, cells, grids[0])
-
-
-def _whole(rows: torch.Tensor, family: VideoFamily) -> VisualRows:
-    """With its grid when the rows are one whole video of a family whose frames are all alike."""
-    if family.model_type != "llava_onevision" or int(rows[-1] - rows[0]) != len(rows) - 1:
-        return VisualRows(rows)
-    frame = family.grid(1)
-    if len(rows) % frame.tokens:
-        return VisualRows(rows)
-    grid = VideoGrid(len(rows) // frame.tokens, frame.rows, frame.cols)
-    return VisualRows(rows, torch.arange(len(rows), device=rows.device), grid)
-
-
-def _check_given(given: Mapping[str, Any]) -> None:
-    if given.get("pixel_values") is not None:
-        raise InvalidValueError(
-            "the encoder and pre_llm stages reduce videos; pictures beside them (pixel_values) cannot go "
-            "through"
-        )
-    if given.get("labels") is not None:
-        raise InvalidValueError("labels cannot be given where tokens are dropped: some have no logit")
-
-
-def _start(row: torch.Tensor, video_id: int, grid: VideoGrid, one_each: bool) -> int:
-    """Where the one video of a prompt starts."""
-    places = (row == video_id).nonzero()[:, 0]
-    whole = len(places) == grid.tokens + 1 and int(places[-1] - places[0]) == grid.tokens
-    if not (one_each and whole):
-        raise InvalidValueError(
-            f"every prompt must hold one video, as {grid.tokens + 1} placeholders one after another for "
-            f"{grid.frames} frames, got {len(places)}; put several videos into several prompts"
-        )
-    return int(places[0])
-
-
-def _columns(valid: torch.Tensor, start: int, reduction: Reduction) -> torch.Tensor:
-    """(left,) ascending columns of a prompt that stay: text, kept tokens, the newline."""
-    grid = reduction.grid
-    index = reduction.index.to(valid.device)
-    # rows that stand for no token have no place of their own: they take the last one
-    places = start + torch.where(index < 0, grid.tokens - 1, index)
-    columns = torch.arange(len(valid), device=valid.device)
-    before = columns[(columns < start) & valid]
-    after = columns[(columns >= start + grid.tokens) & valid]
-    return torch.cat([before, places, after])
-
-
-def _filled(values: torch.Tensor, length: int, left: bool) -> torch.Tensor:
-    missing = length - len(values)
-    return torch.nn.functional.pad(values, (missing, 0) if left else (0, missing))
+    grids: set[tuple[int, int] | None] = set()
+    for row, videos in enumerate(shown):
+        frames = 0
+        for video in videos:
+            if video.grid is None or video.places is None:
+                segments[row, video.rows] = frames
+                grids.add(None)
+                continue
+            per_frame = video.grid.tokens_per_frame
+            segments[row, video.rows] = frames + video.places // per_frame
+            cells[row, video.rows] = video.places % per_frame
+            frames += video.grid.frames
+            grids.add((video.grid.rows, video.grid.cols))
+    one = grids.pop() if len(grids) == 1 else None
+    return TokenLabels(segments) if one is None else TokenLabels(segments, cells, one)

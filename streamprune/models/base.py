@@ -21,6 +21,7 @@ from streamprune.models.conversation import next_turn_ids
 from streamprune.models.preprocessing import Clip, FrameTransform, Image
 from streamprune.models.prompt import Prompt
 from streamprune.models.signals import Late, Signals
+from streamprune.models.stock_inputs import StockInputs
 from streamprune.positions import PositionRule, Positions
 from streamprune.registry import list_methods
 from streamprune.tokens import QUESTION_SIGNALS, Reduction, VideoGrid, VisualTokens
@@ -111,6 +112,13 @@ class VideoFamily(ABC):
         self.transform = self.read_transform(checkpoint.video_settings)
         # one forward pass at a time: hooks and caches of a model are not made for two threads
         self.lock = threading.RLock()
+
+    @classmethod
+    def auto_class(cls) -> Any:
+        """The class of transformers that loads such models by ``from_pretrained``."""
+        from transformers import AutoModelForImageTextToText
+
+        return AutoModelForImageTextToText
 
     @property
     def device(self) -> torch.device:
@@ -268,6 +276,14 @@ class VideoFamily(ABC):
                 f"question must not contain the placeholders {' or '.join(map(repr, names))}; take them out"
             )
         return ids
+
+    def stock_inputs(self) -> StockInputs:
+        """How the stock processor writes videos; UnsupportedModelError where that is not known."""
+        raise UnsupportedModelError(
+            f"it is not known how the processor of {self.model_type} models writes videos, so nothing can be "
+            "dropped before the language model inside model.generate; use vlm.ask, or a recipe with an "
+            "in_llm or kv stage alone"
+        )
 
     def reach(self, fixed: int, grid: VideoGrid) -> int:
         """Positions that a prompt with all of ``grid`` takes at least, ``fixed`` tokens being besides it."""

@@ -17,6 +17,7 @@ from streamprune.models.base import Checkpoint, EncodedFrames, Prompt
 from streamprune.models.chat_template import check_placeholders
 from streamprune.models.pixel_signals import Patches
 from streamprune.models.preprocessing import FrameTransform
+from streamprune.models.stock_pictures import FrameText, StockPictures
 from streamprune.models.tower_family import TowerFamily
 from streamprune.models.tower_layout import TowerLayout
 from streamprune.models.tower_signals import TowerSignals
@@ -49,8 +50,12 @@ class FramesAsImages(TowerFamily):
         super().__init__(checkpoint)
         layout = self.tower_layout(self._patches**2)
         self._tower = TowerSignals(layout, self.projector(), self._pool)
-        # what stands for one token of a picture
-        self._token_mark: str = self.tokenizer.convert_ids_to_tokens(self.model.config.image_token_id)
+
+    @property
+    def _token_mark(self) -> str:
+        """What stands for one token of a picture."""
+        mark: str = self.tokenizer.convert_ids_to_tokens(self.model.config.image_token_id)
+        return mark
 
     @abstractmethod
     def tower_layout(self, patches: int) -> TowerLayout:
@@ -71,6 +76,10 @@ class FramesAsImages(TowerFamily):
     @abstractmethod
     def frames_text(self, frames: int, token_mark: str, pts_seconds: Sequence[float] | None) -> str:
         """What stands in the mark's stead, with one ``token_mark`` in every frame."""
+
+    @abstractmethod
+    def frame_text(self) -> FrameText:
+        """How the text before a frame tells it from another picture."""
 
     @abstractmethod
     def visual_rows(self, features: torch.Tensor) -> Any:
@@ -137,6 +146,10 @@ class FramesAsImages(TowerFamily):
             return rows.reshape(grid.frames, grid.rows, grid.cols, -1)
         blocks = rows.reshape(grid.frames, grid.rows, merge, grid.cols, merge, rows.shape[-1])
         return blocks.float().mean((2, 4)).to(rows.dtype)
+
+    def stock_inputs(self) -> StockPictures:
+        """Frames are pictures among others."""
+        return StockPictures(self, self.frame_text(), self.image_features, self.visual_rows)
 
     def fixed_tokens(self, question: str, frames: int = 1) -> int:
         """Template and question, text and tags of the frames."""

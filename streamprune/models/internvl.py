@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ import torch
 from streamprune.models.base import Checkpoint
 from streamprune.models.chat_template import video_prompt_text
 from streamprune.models.frames_as_images import FramesAsImages
+from streamprune.models.stock_pictures import FrameText
 from streamprune.models.tower_layout import TowerLayout
 
 
@@ -54,6 +56,11 @@ class InternVL(FramesAsImages):
         """One frame a line."""
         lines = (f"Frame{number + 1}: {self._start}{token_mark}{self._end}" for number in range(frames))
         return "\n".join(lines)
+
+    def frame_text(self) -> FrameText:
+        """Its number."""
+        start = re.escape(self._start)
+        return FrameText(re.compile(rf"Frame\d+:{start}$"), re.compile(rf"Frame1:{start}$"))
 
     def visual_rows(self, features: torch.Tensor) -> Any:
         """(1, kept, channels)."""

@@ -12,6 +12,7 @@ from streamprune.models.base import Checkpoint, EncodedFrames, Prompt
 from streamprune.models.chat_template import place_of_video, video_prompt_ids
 from streamprune.models.pixel_signals import Patches
 from streamprune.models.preprocessing import FrameTransform
+from streamprune.models.stock_clips import StockClips
 from streamprune.models.tower_family import TowerFamily
 from streamprune.models.tower_layout import TowerLayout
 from streamprune.models.tower_signals import TowerSignals
@@ -92,6 +93,10 @@ class LlavaNextVideo(TowerFamily):
             return rows.reshape(grid.frames, grid.rows, grid.cols, -1)
         spread = rows.reshape(grid.frames, side, side, -1).permute(0, 3, 1, 2)
         return torch.nn.functional.avg_pool2d(spread, self._stride).permute(0, 2, 3, 1)
+
+    def stock_inputs(self) -> StockClips:
+        """Clips with nothing between."""
+        return StockClips(self)
 
     def fixed_tokens(self, question: str, frames: int = 1) -> int:
         """Template and question without the placeholder."""

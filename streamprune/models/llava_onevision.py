@@ -15,6 +15,7 @@ from streamprune.models.base import Checkpoint, EncodedFrames, Prompt, VideoFami
 from streamprune.models.chat_template import place_of_video, video_prompt_ids
 from streamprune.models.pixel_signals import PIXEL_SIGNALS, Patches
 from streamprune.models.siglip_head import PoolingHead
+from streamprune.models.stock_clips import StockClips
 from streamprune.models.tower_layout import TowerLayout
 from streamprune.models.tower_signals import TowerSignals
 from streamprune.models.vision_layers import VisionLayers
@@ -175,6 +176,10 @@ class LlavaOnevision(VideoFamily):
         assert self._head is not None  # check_signals has passed
         attention, pooled = self._head(states)
         return {"saliency": self._pool(attention[..., None])[..., 0], "frame_features": pooled}
+
+    def stock_inputs(self) -> StockClips:
+        """Clips with a newline behind each."""
+        return StockClips(self, newline=self.model.model.image_newline)
 
     def fixed_tokens(self, question: str, frames: int = 1) -> int:
         """Template and question, and the newline in the placeholder's stead."""

@@ -17,6 +17,7 @@ from streamprune.models.patch_merger_tower import MergedOrder, PatchMergerTower
 from streamprune.models.pixel_budget import PixelBudget, PixelsOf, patch_rows
 from streamprune.models.pixel_signals import Patches
 from streamprune.models.preprocessing import Clip, FrameTransform
+from streamprune.models.stock_patches import StockPatches
 from streamprune.models.tower_family import TowerFamily
 from streamprune.ops.pixels import patch_change
 from streamprune.tokens import VideoGrid
@@ -50,15 +51,23 @@ class MergedPatches(TowerFamily):
 
     def __init__(self, checkpoint: Checkpoint, *, patch: int, merge: int, slice_frames: int) -> None:
         self._patch, self._merge, self._slice_frames = patch, merge, slice_frames
-        self._budget = PixelBudget.from_settings(
-            checkpoint.video_settings,
-            token_side=patch * merge,
-            slice_frames=slice_frames,
+        self._budget = self.read_budget(checkpoint)
+        super().__init__(checkpoint)
+        self._tower = self.read_tower()
+
+    def read_budget(self, checkpoint: Checkpoint) -> PixelBudget:
+        """How large pictures are shown."""
+        return self.budget_from(checkpoint.video_settings)
+
+    def budget_from(self, settings: Mapping[str, Any]) -> PixelBudget:
+        """As a video processor's ``settings`` say."""
+        return PixelBudget.from_settings(
+            settings,
+            token_side=self._patch * self._merge,
+            slice_frames=self._slice_frames,
             defaults=self.pixel_defaults,
             pixels_of=self.pixels_of,
         )
-        super().__init__(checkpoint)
-        self._tower = self.read_tower()
 
     @abstractmethod
     def read_tower(self) -> PatchMergerTower:
@@ -124,6 +133,10 @@ class MergedPatches(TowerFamily):
         deepstack = [layer[0] for layer in getattr(outputs, "deepstack_features", None) or ()]
         carried = torch.cat(deepstack, -1).reshape(*features.shape[:3], -1) if deepstack else None
         return EncodedFrames(features, {name: found[name] for name in signals}, carried=carried)
+
+    def stock_inputs(self) -> StockPatches:
+        """Patches of all videos together."""
+        return StockPatches(self, patch=self._patch, merge=self._merge, slice_frames=self._slice_frames)
 
     def _rows(self, pixels: torch.Tensor) -> torch.Tensor:
         return patch_rows(pixels, slice_frames=self._slice_frames, patch=self._patch, merge=self._merge)

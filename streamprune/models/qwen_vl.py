@@ -15,6 +15,7 @@ from streamprune.models.base import Checkpoint, Prompt
 from streamprune.models.chat_template import place_of_video, video_prompt_ids
 from streamprune.models.merged_patches import MergedPatches
 from streamprune.models.patch_merger_tower import PatchMergerTower
+from streamprune.models.stock_patches import ThreeAxisPatches
 from streamprune.models.written_prompt import WrittenPrompt
 from streamprune.positions import PositionRule, Positions
 from streamprune.tokens import Reduction, VideoGrid
@@ -48,6 +49,10 @@ class QwenVL(MergedPatches):
     def video_outputs(self, rows: torch.Tensor, grid_thw: torch.Tensor) -> Any:
         """As the model does it."""
         return self.model.get_video_features(rows, video_grid_thw=grid_thw, return_dict=True)
+
+    def stock_inputs(self) -> ThreeAxisPatches:
+        """Patches of all videos together."""
+        return ThreeAxisPatches(self, patch=self._patch, merge=self._merge, slice_frames=self._slice_frames)
 
     def video_ids(self, grid: VideoGrid, pts_seconds: Sequence[float] | None) -> list[int]:
         """What stands in the placeholder's stead, one placeholder for every token of ``grid``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ from streamprune.models.base import Checkpoint
 from streamprune.models.chat_template import video_prompt_text
 from streamprune.models.frames_as_images import FramesAsImages
 from streamprune.models.preprocessing import FrameTransform
+from streamprune.models.stock_pictures import FrameText
 from streamprune.models.tower_layout import TowerLayout
 
 # what the stock processor takes for a video that does not say how fast it is
@@ -88,6 +90,13 @@ class SmolVLM(FramesAsImages):
         for seconds in times:
             text += f"\nFrame from {int(seconds // 60):02d}:{int(seconds % 60):02d}:{picture}"
         return text + "\n\n"
+
+    def frame_text(self) -> FrameText:
+        """Its time; before the first one the introduction."""
+        picture = re.escape(self._around + self._whole)
+        return FrameText(
+            re.compile(rf"Framefrom[\d:]+:{picture}$"), re.compile("providedthefollowingseriesof")
+        )
 
     def visual_rows(self, features: torch.Tensor) -> Any:
         """One tensor for the one prompt."""

@@ -285,9 +285,7 @@ def test_calls_that_cannot_be_served(vlm: VideoLLM, clip: Any) -> None:
             sp.accelerate(model, "stride", keep_ratio=0.5).__enter__()
         with pytest.raises(InvalidValueError, match="prefill_chunk_size=8"):
             model.generate(**inputs, prefill_chunk_size=8)
-        with pytest.raises(InvalidValueError, match="hold one video"):
+        with pytest.raises(InvalidValueError, match="65 placeholders for 49 tokens of 1 videos"):
             model.generate(**{**inputs, "pixel_values_videos": inputs["pixel_values_videos"][:, :3]})
-        with pytest.raises(InvalidValueError, match="pixel_values"):
-            model(**inputs, pixel_values=torch.zeros(1, 1, 3, 28, 28))
         with pytest.raises(InvalidValueError, match="labels"):
             model(**inputs, labels=inputs["input_ids"])
