@@ -18,20 +18,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from streamprune.cache.kept_layer import KeptLayer
 from streamprune.cache.watch import watch
-from streamprune.errors import InvalidValueError, UnknownNameError, UnsupportedModelError
-from streamprune.kv.base import Policy
+from streamprune.errors import UnsupportedModelError
+from streamprune.kv.base import CachePositions, Policy, check_cache_positions
 from streamprune.kv.method import CacheMethod
 from streamprune.kv.store import Store
 from streamprune.kv.view import TokenLabels
-
-CachePositions = Literal["keep", "compact"]
 
 
 @dataclass(frozen=True)
@@ -61,9 +59,8 @@ class KeptCache(Cache):  # type: ignore[misc]
         config: the model's configuration.
         method: which entries stay, and how they are held.
         labels: what is known about the tokens to come; later ones are not labelled.
-        positions: "keep" leaves entries at their rotary positions; "compact" counts 0, 1, 2, ... over the
-            entries a layer holds, so that positions never exceed what it holds; every call of the model then
-            has to be watched.
+        positions: in place of the policy's ``cache_positions``; where they are "compact" every call of the
+            model has to be watched.
 
     Raises UnsupportedModelError when no layer of the model can be reduced.
     """
@@ -74,20 +71,11 @@ class KeptCache(Cache):  # type: ignore[misc]
         method: CacheMethod,
         *,
         labels: TokenLabels | None = None,
-        positions: CachePositions = "keep",
+        positions: CachePositions | None = None,
     ) -> None:
         policy = method.policy
-        if positions not in get_args(CachePositions):
-            raise UnknownNameError.among("positions", positions, get_args(CachePositions))
-        if policy.merges and positions == "compact":
-            raise InvalidValueError(
-                f"{type(policy).__name__} merges entries of several positions, which cannot be counted anew: "
-                'use positions="keep"'
-            )
-        if policy.rereads and positions == "compact":
-            raise InvalidValueError(
-                f'{type(policy).__name__} reads prompts again at positions of their own: use positions="keep"'
-            )
+        positions = policy.cache_positions if positions is None else positions
+        check_cache_positions(positions, policy)
         self.policy, self.stores = policy, method.stores
         self.labels = labels
         self.compact = positions == "compact"
@@ -108,7 +96,7 @@ class KeptCache(Cache):  # type: ignore[misc]
         model: Any,
         *parts: Policy | Store | CacheMethod,
         labels: TokenLabels | None = None,
-        positions: CachePositions = "keep",
+        positions: CachePositions | None = None,
     ) -> KeptCache:
         """A cache for ``model``.
 

@@ -212,6 +212,11 @@ def _check_base(recipe: Recipe, stage: Stage, built: object, base: type) -> None
 def check_together(method: CacheMethod) -> None:
     """Refuse what has to know about tokens where a method drops some of them on the way up."""
     policy = method.policy
+    if policy.rereads:
+        raise RecipeError(
+            f"{type(policy).__name__} has the model read the prompt again, which cannot be done above the "
+            "layers where an in_llm method drops tokens: leave out one of the two stages"
+        )
     if "segments" in policy.needs or policy.protect_text:
         why = " (protect_text)" if policy.protect_text else ""
         raise RecipeError(

@@ -20,6 +20,7 @@ from streamprune.kv.view import PROMPT_TEXT, LayerView
 from streamprune.ops.selection import highest
 
 Decoding = Literal["hold", "grow"]
+CachePositions = Literal["keep", "compact"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,9 @@ class Policy(ABC):
         protect_text: the text of the prompt always stays; needs to know which tokens are text.
         decoding: "hold" keeps to the budget after every token of the answer, "grow" leaves the answer's
             entries alone until the next prompt.
+        cache_positions: "keep" leaves entries at their rotary positions; "compact" counts 0, 1, 2, ... over
+            the entries a layer holds, so that positions never exceed what it holds. The latter takes models
+            with one axis of positions, and no padded batches.
 
     Class attributes:
         needs: what it reads beside keys and values: "queries", "segments".
@@ -72,6 +76,7 @@ class Policy(ABC):
     protect_last: int = 0
     protect_text: bool = False
     decoding: Decoding = "hold"
+    cache_positions: CachePositions = "keep"
 
     needs: ClassVar[tuple[str, ...]] = ()
     causal: ClassVar[bool] = True
@@ -85,6 +90,7 @@ class Policy(ABC):
         check_flag("protect_text", self.protect_text)
         if self.decoding not in get_args(Decoding):
             raise UnknownNameError.among("decoding", self.decoding, get_args(Decoding))
+        check_cache_positions(self.cache_positions, self)
         asked = self.protect_first + self.protect_last
         _ = self.budget
         if self.keep_tokens is not None and asked > self.keep_tokens:
@@ -169,6 +175,24 @@ class Policy(ABC):
         if self.protect_text:
             protected = protected | (segments_of(view) == PROMPT_TEXT)
         return protected & ~view.hidden
+
+
+def check_cache_positions(positions: object, policy: Policy) -> None:
+    """Refuse anything but one of CachePositions, and "compact" for policies that cannot do with it."""
+    if positions not in get_args(CachePositions):
+        raise UnknownNameError.among("positions", positions, get_args(CachePositions))
+    if positions == "keep":
+        return
+    if policy.merges:
+        raise InvalidValueError(
+            f"{type(policy).__name__} merges entries of several positions, which cannot be counted anew: "
+            'leave positions at "keep"'
+        )
+    if policy.rereads:
+        raise InvalidValueError(
+            f"{type(policy).__name__} reads prompts again at positions of their own: leave positions at "
+            '"keep"'
+        )
 
 
 def segments_of(view: LayerView) -> torch.Tensor:

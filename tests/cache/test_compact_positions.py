@@ -9,7 +9,9 @@ import torch
 
 from streamprune.cache.kept import KeptCache
 from streamprune.kv.h2o import H2O
+from streamprune.kv.kvzip import KVzip
 from streamprune.kv.streamingllm import StreamingLLM
+from streamprune.kv.zeromerge import ZeroMerge
 from tests.cache.small_text_model import full_cache, left_padded, make_model, prompt
 
 
@@ -37,6 +39,26 @@ def test_a_single_layer_sees_what_a_fresh_run_over_the_kept_tokens_sees(kind: st
     for start, stop in ((0, 30), (30, 31), (31, 32), (32, 41), (41, 42), (42, 60)):
         other = _run(model, ids[:, start:stop], absolute)
     assert (ours - other).abs().max() > 0.1
+
+
+def test_a_policy_can_say_it() -> None:
+    model, ids = make_model("sdpa"), prompt(60)
+    policy = StreamingLLM(keep_tokens=12, cache_positions="compact")
+    by_policy, by_cache = (
+        KeptCache.of(model, policy),
+        KeptCache.of(model, StreamingLLM(keep_tokens=12), positions="compact"),
+    )
+    for start, stop in ((0, 30), (30, 60)):
+        with by_policy.watch(model), by_cache.watch(model):
+            assert torch.equal(
+                _run(model, ids[:, start:stop], by_policy), _run(model, ids[:, start:stop], by_cache)
+            )
+    assert not KeptCache.of(model, policy, positions="keep").compact
+    with pytest.raises(ValueError, match="unknown positions 'shift'"):
+        StreamingLLM(cache_positions="shift")  # type: ignore[arg-type]
+    for cls in (ZeroMerge, KVzip):
+        with pytest.raises(ValueError, match='leave positions at "keep"'):
+            cls(cache_positions="compact")
 
 
 def test_nothing_dropped_is_bit_identical() -> None:

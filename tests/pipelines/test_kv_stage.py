@@ -147,6 +147,22 @@ def test_a_policy_alone_takes_the_budget_and_the_options_of_the_call(
         vlm.ask(video, QUESTION, recipe="snapkv", keep_ratio=0.25, windw=4)
 
 
+def test_positions_can_be_counted_over_what_is_held(vlm: VideoLLM, video: Any, caches: list[Any]) -> None:
+    stock = vlm.ask(video, QUESTION, max_new_tokens=6)
+    whole = reduced_to("streamingllm", keep_tokens=1000, cache_positions="compact")
+    assert vlm.ask(video, QUESTION, recipe=whole, max_new_tokens=6).text == stock.text
+    given = {"recipe": "streamingllm", "keep_ratio": 0.25, "max_new_tokens": 6}
+    vlm.ask(video, QUESTION, cache_positions="compact", **given)
+    assert caches[-1].compact
+    toml = "[kv]\nmethod = 'streamingllm'\nkeep_ratio = 0.25\ncache_positions = 'compact'\n"
+    vlm.ask(video, QUESTION, recipe=Recipe.from_toml(toml), max_new_tokens=6)
+    assert caches[-1].compact
+    for _, layer in caches[-1].kept_layers():
+        assert int(layer.entries["stored_at"].max()) < stock.stats.prompt_tokens
+    with pytest.raises(errors.InvalidValueError, match=r'merges entries.*leave positions at "keep"'):
+        vlm.ask("no-such-file.mp4", QUESTION, recipe="zeromerge", cache_positions="compact")
+
+
 def test_together_with_a_method_inside_the_model(vlm: VideoLLM, video: Any, caches: list[Any]) -> None:
     inside = Choice("fastv", {"layer": 1})
     budget = sp.Budget(keep_ratio=0.5)
@@ -187,6 +203,11 @@ def test_recipes_read_back_and_are_checked() -> None:
             Recipe(stages={"in_llm": Choice("fastv"), "kv": Choice("kivi", {"unrotated": True})}),
             errors.RecipeError,
             "unrotated=False",
+        ),
+        (
+            Recipe(stages={"in_llm": Choice("fastv"), "kv": Choice("kvzip")}),
+            errors.RecipeError,
+            "KVzip has the model read the prompt again.*leave out one of the two stages",
         ),
         (reduced_to("snapkw"), errors.UnknownNameError, "Did you mean 'snapkv'"),
         (reduced_to("knorm", keep_tokens=2, protect_last=3), errors.InvalidValueError, "smaller than the 3"),
