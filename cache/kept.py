@@ -24,6 +24,7 @@ import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from streamprune.cache.kept_layer import KeptLayer
+from streamprune.cache.rotation import Rotation
 from streamprune.cache.watch import watch
 from streamprune.errors import UnsupportedModelError
 from streamprune.kv.base import CachePositions, Policy, check_cache_positions
@@ -52,8 +53,8 @@ class LayerReport:
 class KeptCache(Cache):  # type: ignore[misc]
     """A stock cache whose full-attention layers are reduced; other layers stay as they are.
 
-    Padded batches, layers of different lengths, and policies that read queries need ``with
-    cache.watch(model):`` around every call of the model.
+    Padded batches, layers of different lengths, policies that read queries, and stores of unrotated keys need
+    ``with cache.watch(model):`` around every call of the model.
 
     Args:
         config: the model's configuration.
@@ -77,6 +78,8 @@ class KeptCache(Cache):  # type: ignore[misc]
         positions = policy.cache_positions if positions is None else positions
         check_cache_positions(positions, policy)
         self.policy, self.stores = policy, method.stores
+        self.unrotated = any(store.unrotated and store.acts("keys") for store in method.stores)
+        self.rotation: Rotation | None = None
         self.labels = labels
         self.compact = positions == "compact"
         layers: list[Any] = list(DynamicCache(config=config).layers)

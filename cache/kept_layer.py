@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from streamprune.cache.shelf import Turn
 from streamprune.cache.shelved_layer import ShelvedLayer
 from streamprune.cache.token_numbers import TokenNumbers
 from streamprune.errors import InvalidValueError
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 Instead = Callable[[torch.Tensor, torch.Tensor, "Looked"], tuple[torch.Tensor, torch.Tensor]]
 
 # what is stored per entry and is no state of the policy
-_OWN = ("tokens", "segments", "cells", "stored_at")
+_PLACES = ("stored_at", "stored_at_1", "stored_at_2")
+_OWN = ("tokens", "segments", "cells", *_PLACES)
 
 
 class KeptLayer(ShelvedLayer):
@@ -33,8 +35,8 @@ class KeptLayer(ShelvedLayer):
         seen: tokens so far, dropped ones and padding included.
         entries: (rows, heads, held) tensors that travel with the keys through every operation: "tokens", the
             number of each entry's token in its row (-1 = padding); "segments" when tokens were labelled;
-            "stored_at", the position its key was rotated to, when positions are compact; and the policy's own
-            state.
+            "stored_at", the position its key was rotated to, when positions are compact or keys are stored
+            before rotation ("stored_at_1" and "stored_at_2" along more axes); and the policy's own state.
     """
 
     def __init__(self, owner: KeptCache, number: int) -> None:
@@ -112,6 +114,7 @@ class KeptLayer(ShelvedLayer):
         limit = self._owner.policy.room(view, _entry_bytes([keys, values, *self.entries.values()]))
         if limit is not None:
             self._replace(self._owner.policy.reduced(view, limit), keys, values)
+            self._settle()
 
     def _reduce(
         self, keys: torch.Tensor, values: torch.Tensor, stored: torch.Tensor, new: int, looked: Looked | None
@@ -134,14 +137,32 @@ class KeptLayer(ShelvedLayer):
                 heads, dim = int(shelf.exact.shape[1]), int(shelf.exact.shape[-1])
                 place = Place(kind, self._number, self._owner.depth, heads, dim)
                 self._chains[kind] = Chain(place, self._owner.stores)
-            shelf.settle(self._chains[kind], hidden)
+            unrotated = self._owner.unrotated and kind == "keys"
+            shelf.settle(self._chains[kind], hidden, self._turned_back if unrotated else None)
+
+    def _turn(self) -> Turn | None:
+        return self._turned if self._owner.unrotated else None
+
+    def _turned(self, keys: torch.Tensor, first: int, *, back: bool = False) -> torch.Tensor:
+        """``keys`` of the entries from ``first`` on, turned to where the model put them."""
+        some = slice(first, first + keys.shape[2])
+        places = torch.stack([self.entries[name][..., some] for name in _PLACES if name in self.entries])
+        assert self._owner.rotation is not None  # nothing is stored before rotation without being watched
+        return self._owner.rotation.turned(keys, places, back=back)
+
+    def _turned_back(self, keys: torch.Tensor, first: int) -> torch.Tensor:
+        return self._turned(keys, first, back=True)
 
     def _check(self, new: int, looked: Looked | None) -> None:
         """Refuse a call that nobody told this layer about when it has to know more than keys and values."""
         policy, wants = self._owner.policy, None
-        if looked is not None or policy.keeps_all:
+        if looked is not None:
             return
-        if policy.rereads:
+        if self._owner.unrotated:
+            wants = "a store with unrotated=True has to know positions"
+        elif policy.keeps_all:
+            return
+        elif policy.rereads:
             wants = f"{type(policy).__name__} has the model read prompts again"
         elif policy.query_rows(new):
             wants = f"{type(policy).__name__} reads the model's queries"
@@ -155,7 +176,8 @@ class KeptLayer(ShelvedLayer):
     def _is_numbered(self, looked: Looked | None) -> bool:
         """Whether it is known which token each entry stands for; not where none is ever dropped or hidden."""
         padded = looked is not None and looked.visible is not None
-        return not self._owner.policy.keeps_all or self._numbers is not None or padded
+        told = self._owner.unrotated or self._numbers is not None
+        return not self._owner.policy.keeps_all or told or padded
 
     def _in_place(self, keys: torch.Tensor, looked: Looked | None) -> torch.Tensor:
         """``keys`` at the positions 0, 1, 2, ... if they are to be moved; each is turned once, as stored."""
@@ -180,6 +202,9 @@ class KeptLayer(ShelvedLayer):
         if self._owner.compact:
             places = torch.arange(self.held - new, self.held, device=key_states.device, dtype=torch.int32)
             fresh["stored_at"] = places.expand(rows, heads, new)
+        elif looked is not None and looked.places is not None:
+            for name, axis in zip(_PLACES, looked.places.int(), strict=False):
+                fresh[name] = axis.to(key_states.device)[:, None].expand(rows, heads, new)
         for name, value in self.entries.items():
             fresh.setdefault(name, value.new_zeros(rows, heads, new))
         self.entries = {

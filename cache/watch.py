@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from streamprune.cache.reread import reread
+from streamprune.cache.rotation import Rotation
 from streamprune.errors import InvalidValueError, UnsupportedModelError
 from streamprune.kv.kvzip import KVzip
 from streamprune.ops.projections import heads_of
@@ -30,6 +32,7 @@ class Looked:
         visible: (rows, tokens) bool, False = padding; None = no padding.
         frequencies: (dim / 2,) of the rotation, when the layer or its policy has to rotate.
         turn: (rows or 1, dim) cosines and sines of the newest token's position, likewise.
+        places: (axes, rows or 1, tokens) positions, when keys are stored before rotation.
     """
 
     scaling: float
@@ -37,6 +40,7 @@ class Looked:
     visible: torch.Tensor | None
     frequencies: torch.Tensor | None = None
     turn: tuple[torch.Tensor, torch.Tensor] | None = None
+    places: torch.Tensor | None = None
 
 
 @contextmanager
@@ -47,6 +51,9 @@ def watch(model: Any, cache: KeptCache) -> Iterator[None]:
     rotary = _movable(decoder) if cache.compact else None
     if policy.unrotated:
         _check_whole_heads(decoder, type(policy).__name__)
+    positions = _Positions(decoder.rotary_emb)
+    if cache.unrotated:
+        cache.rotation = Rotation(decoder.rotary_emb)
 
     def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if kwargs.get("past_key_values") is not cache:
@@ -57,16 +64,17 @@ def watch(model: Any, cache: KeptCache) -> Iterator[None]:
             return None
         mask = kwargs.get("attention_mask")
         visible = _visible(mask, states.shape[1])
+        places = positions.of(states.shape[1]) if cache.unrotated else None
         if policy.keeps_all:
-            layer.looked = Looked(float(module.scaling), None, visible)
+            layer.looked = Looked(float(module.scaling), None, visible, places=places)
             return None
         tables, turn = kwargs["position_embeddings"], None
         frequencies = decoder.rotary_emb.inv_freq.to(states.device) if rotary or policy.unrotated else None
         if rotary is not None:
             if visible is not None:
                 raise InvalidValueError('positions="compact" takes no padded batches; one sequence at a time')
-            places = torch.arange(layer.held, layer.held + states.shape[1], device=states.device)
-            tables = rotary(states, places[None])
+            moved = torch.arange(layer.held, layer.held + states.shape[1], device=states.device)
+            tables = rotary(states, moved[None])
         if policy.unrotated:
             turn = tables[0][:, -1], tables[1][:, -1]
         if policy.rereads and visible is not None:
@@ -77,7 +85,7 @@ def watch(model: Any, cache: KeptCache) -> Iterator[None]:
         wanted = states.shape[1] if layer.instead is not None else policy.query_rows(states.shape[1])
         rows = min(wanted, states.shape[1])
         queries = _queries(module, states, None if policy.unrotated else tables, rows) if rows else None
-        layer.looked = Looked(float(module.scaling), queries, visible, frequencies, turn)
+        layer.looked = Looked(float(module.scaling), queries, visible, frequencies, turn, places)
         mask = _fitting_mask(module, layer, mask, visible, states)
         return args, {**kwargs, "attention_mask": mask, "position_embeddings": tables}
 
@@ -88,6 +96,8 @@ def watch(model: Any, cache: KeptCache) -> Iterator[None]:
 
     with ExitStack() as hooks:
         hooks.callback(forget)
+        if cache.unrotated:
+            hooks.callback(positions.listen().remove)
         for layer in decoder.layers:
             attention = getattr(layer, "self_attn", None)
             if attention is not None:
@@ -95,6 +105,32 @@ def watch(model: Any, cache: KeptCache) -> Iterator[None]:
         if isinstance(policy, KVzip):
             hooks.enter_context(reread(decoder, cache, policy))
         yield
+
+
+class _Positions:
+    """The positions that each thread's last call of a model turned its keys by."""
+
+    def __init__(self, rotary: Any) -> None:
+        self._rotary = rotary
+        self._last = threading.local()
+
+    def listen(self) -> Any:
+        """The handle of a hook that hears of every call."""
+
+        def heard(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._last.ids = kwargs["position_ids"] if "position_ids" in kwargs else args[1]
+
+        return self._rotary.register_forward_pre_hook(heard, with_kwargs=True)
+
+    def of(self, new: int) -> torch.Tensor:
+        """(axes, rows or 1, new)."""
+        ids: torch.Tensor = self._last.ids
+        if ids.shape[-1] != new:
+            raise InvalidValueError(
+                f"the positions of {new} tokens are not known where others were dropped in a layer below; "
+                "keys that are stored before rotation need them: give the store unrotated=False"
+            )
+        return ids if ids.ndim == 3 else ids[None]
 
 
 def _movable(decoder: Any) -> Any:

@@ -31,7 +31,7 @@ _STAGES = ("frames", "encoder", "pre_llm", "in_llm", "kv")
 ASK_ARGUMENTS = (
     "recipe", "keep_ratio", "keep_tokens", "frames", "num_frames", "fps", "start_seconds", "end_seconds",
     "max_new_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "seed", "stop", "positions",
-    "stream", "backend", "frames_per_batch", "progress",
+    "stream", "backend", "frames_per_batch", "videos_per_batch", "progress",
 )  # fmt: skip
 
 
@@ -134,7 +134,7 @@ class AnswerRequest:
         if not self._only_kv:
             return read_kv(self.recipe)
         budget = self.recipe.budget
-        given = {"keep_ratio": budget.keep_ratio, "keep_tokens": budget.keep_tokens}
+        given: dict[str, Any] = {"keep_ratio": budget.keep_ratio, "keep_tokens": budget.keep_tokens}
         extra = {name: value for name, value in given.items() if value is not None}
         if all(row.stacks for row in get_methods("kv", self.recipe.stages["kv"].method)):
             from streamprune.kv.method import EveryEntry
@@ -224,7 +224,7 @@ def check_together(method: CacheMethod) -> None:
             "not known above the layers where an in_llm method drops tokens: leave out one of the two stages"
         )
     for store in method.stores:
-        if store.unrotated:
+        if store.unrotated and store.acts("keys"):
             raise RecipeError(
                 f"{type(store).__name__} stores keys before rotation and has to know their positions, which "
                 "is not so above the layers where an in_llm method drops tokens: leave out one of the two "

@@ -14,6 +14,7 @@ from streamprune.kv.store import (
     Change,
     Codec,
     EntryWise,
+    Kind,
     Packed,
     Place,
     Rest,
@@ -69,13 +70,13 @@ class Kivi(Store):
                 f"exact_last must be a multiple of group={self.group}, or 0, got {self.exact_last}"
             )
 
-    def _bits(self, place: Place) -> int:
-        own = self.key_bits if place.kind == "keys" else self.value_bits
+    def _bits(self, kind: Kind) -> int:
+        own = self.key_bits if kind == "keys" else self.value_bits
         return self.bits if own is None else own
 
-    def acts(self, place: Place) -> bool:
+    def acts(self, kind: Kind) -> bool:
         """Whether there are fewer than 16 bits."""
-        return self._bits(place) < 16
+        return self._bits(kind) < 16
 
     def window(self, place: Place) -> Window:
         """Values slide through one by one; keys are stored as soon as there is a whole window of them."""
@@ -87,8 +88,8 @@ class Kivi(Store):
     def pack(self, x: torch.Tensor, place: Place, rest: Rest) -> Packed:
         """Codes, scales and zeros."""
         if place.kind == "values":
-            return EntryWise.of(TokenCodes(self._bits(place), x.shape[-1], self.group, x.dtype), x, rest)
-        return ChannelCodes.of(x, self._bits(place), self.group)
+            return EntryWise.of(TokenCodes(self._bits(place.kind), x.shape[-1], self.group, x.dtype), x, rest)
+        return ChannelCodes.of(x, self._bits(place.kind), self.group)
 
 
 def scale_and_zero(

@@ -9,7 +9,7 @@ import torch
 
 from streamprune.budget import whole_tokens
 from streamprune.checks import check_number
-from streamprune.kv.store import Codec, EntryWise, Place, Rest, Store
+from streamprune.kv.store import Codec, EntryWise, Kind, Place, Rest, Store
 from streamprune.ops.bits import pack_bits, unpack_bits
 from streamprune.ops.selection import highest, marked
 
@@ -45,17 +45,17 @@ class Mustafar(Store):
             if value is not None:
                 check_number(name, value, 0, 1 - 1e-9)
 
-    def _share(self, place: Place) -> float:
-        own = self.key_sparsity if place.kind == "keys" else self.value_sparsity
+    def _share(self, kind: Kind) -> float:
+        own = self.key_sparsity if kind == "keys" else self.value_sparsity
         return self.sparsity if own is None else own
 
-    def acts(self, place: Place) -> bool:
+    def acts(self, kind: Kind) -> bool:
         """Whether any element is dropped."""
-        return self._share(place) > 0
+        return self._share(kind) > 0
 
     def pack(self, x: torch.Tensor, place: Place, rest: Rest) -> EntryWise:
         """The large elements, and where they were."""
-        return EntryWise.of(LargeElements(x.shape[-1], self._share(place)), x, rest)
+        return EntryWise.of(LargeElements(x.shape[-1], self._share(place.kind)), x, rest)
 
 
 @dataclass(frozen=True)

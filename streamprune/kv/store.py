@@ -216,8 +216,8 @@ class Store(ABC):
         check_flag("unrotated", self.unrotated)
 
     @abstractmethod
-    def acts(self, place: Place) -> bool:
-        """Whether anything is stored otherwise than it came."""
+    def acts(self, kind: Kind) -> bool:
+        """Whether its options leave it anything to do with keys, or with values."""
 
     def window(self, place: Place) -> Window:
         """Which entries stay as they came."""
@@ -248,7 +248,7 @@ class Chain:
     window: Window = field(init=False)
 
     def __post_init__(self) -> None:
-        acting = sorted((one for one in self.given if one.acts(self.place)), key=lambda one: one.level)
+        acting = sorted((one for one in self.given if one.acts(self.place.kind)), key=lambda one: one.level)
         windows = [one.window(self.place) for one in acting]
         exact = max((one.exact for one in windows), default=0)
         step, first = math.lcm(*(one.step for one in windows)), max((one.first for one in windows), default=1)

@@ -21,7 +21,7 @@ def pack_bits(codes: torch.Tensor, bits: int) -> torch.Tensor:
 
 def unpack_bits(packed: torch.Tensor, bits: int, count: int) -> torch.Tensor:
     """(..., count) uint8 codes out of what :func:`pack_bits` made."""
-    codes = (packed[..., None] >> _shifts(bits, packed.device)) & (2**bits - 1)
+    codes: torch.Tensor = (packed[..., None] >> _shifts(bits, packed.device)) & (2**bits - 1)
     return codes.flatten(-2)[..., :count]
 
 

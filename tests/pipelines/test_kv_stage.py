@@ -67,8 +67,18 @@ def test_the_cache_is_as_small_as_it_says(vlm: VideoLLM, video: Any, caches: lis
 
 
 # what leaves entries as they came, and what holds them in less room, in a prompt as short as this one
-IDENTITY: dict[str, dict[str, Any]] = {"kivi": {"bits": 16}, "mustafar": {"sparsity": 0.0}}
-SMALL: dict[str, dict[str, Any]] = {"kivi": {"exact_last": 32}, "mustafar": {"exact_last": 8}}
+IDENTITY: dict[str, dict[str, Any]] = {
+    "cskv": {"density": 1.0},
+    "fourier_attention": {"states": None},
+    "kivi": {"bits": 16},
+    "mustafar": {"sparsity": 0.0},
+}
+SMALL: dict[str, dict[str, Any]] = {
+    "cskv": {"exact_last": 8},
+    "fourier_attention": {"states": 8, "exact_last": 8},
+    "kivi": {"exact_last": 32},
+    "mustafar": {"exact_last": 8},
+}
 
 
 @pytest.mark.parametrize("store", STORES)
