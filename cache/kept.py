@@ -41,12 +41,14 @@ class LayerReport:
         layer: its number, from 0.
         seen: tokens so far.
         held: entries of each head.
+        looked_at: entries that the tokens of the last answer have attended to, added up.
         bytes: storage of its keys, values and all that is kept about entries.
     """
 
     layer: int
     seen: int
     held: int
+    looked_at: int
     bytes: int
 
 
@@ -121,7 +123,9 @@ class KeptCache(Cache):  # type: ignore[misc]
     def report(self) -> list[LayerReport]:
         """What each of the reduced layers has seen, holds, and takes."""
         return [
-            LayerReport(place, layer.seen, layer.held, sum(_storage_bytes(x) for x in layer.tensors))
+            LayerReport(
+                place, layer.seen, layer.held, layer.looked_at, sum(_storage_bytes(x) for x in layer.tensors)
+            )
             for place, layer in self.kept_layers()
         ]
 

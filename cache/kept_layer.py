@@ -33,6 +33,7 @@ class KeptLayer(ShelvedLayer):
 
     Attributes:
         seen: tokens so far, dropped ones and padding included.
+        looked_at: entries that the tokens of the last answer have attended to, itself included, added up.
         entries: (rows, heads, held) tensors that travel with the keys through every operation: "tokens", the
             number of each entry's token in its row (-1 = padding); "segments" when tokens were labelled;
             "stored_at", the position its key was rotated to, when positions are compact or keys are stored
@@ -46,7 +47,7 @@ class KeptLayer(ShelvedLayer):
         self._forget()
 
     def _forget(self) -> None:
-        self.seen = 0
+        self.seen = self.looked_at = 0
         self.entries: dict[str, torch.Tensor] = {}
         self.looked: Looked | None = None
         self.instead: Instead | None = None
@@ -89,7 +90,9 @@ class KeptLayer(ShelvedLayer):
             self._extend(key_states, looked)
         self.seen, self._newest = self.seen + new, new
         if new > 1 or self.seen == new:
-            self._prompt = self.seen
+            self._prompt, self.looked_at = self.seen, 0
+        else:
+            self.looked_at += self.held
         keys, values = self.keys, self.values
         if not self._owner.policy.keeps_all:
             stored, keys = keys, self._in_place(keys, looked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from streamprune.metrics.flops import DecoderShape
 from streamprune.metrics.memory import PeakMemory, kv_bytes
@@ -75,7 +76,13 @@ def stats_of(
         generate_ms=1000 * out.generate_seconds,
         reduce_flops=reduced.flops + choose_flops,
         prefill_flops=shape.prefill_flops(tokens, held),
-        decode_flops=shape.decode_flops(seen, new_tokens),
+        decode_flops=shape.decode_flops(seen, new_tokens, _looked_at(out.cache)),
         kv_bytes=kv_bytes(out.cache),
         peak_bytes=job.peak.read(),
     )
+
+
+def _looked_at(cache: Any) -> dict[int, int]:
+    """By layer, what the tokens of an answer attended to, where a reduced ``cache`` held fewer than came."""
+    report = getattr(cache, "report", None)
+    return {} if report is None else {layer.layer: layer.looked_at for layer in report()}

@@ -13,8 +13,9 @@ vocabulary``. Norms, rotations and the vision tower are not counted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from streamprune.errors import InvalidValueError
@@ -70,14 +71,22 @@ class DecoderShape:
             total += (tokens * before + tokens * (tokens + 1) // 2) * self._per_pair
         return total
 
-    def decode_flops(self, prompt_tokens: int | Sequence[int], new_tokens: int) -> int:
-        """Operations for all new tokens after the first, which the prefill gives."""
+    def decode_flops(
+        self,
+        prompt_tokens: int | Sequence[int],
+        new_tokens: int,
+        looked_at: Mapping[int, int] = MappingProxyType({}),
+    ) -> int:
+        """Operations for all new tokens after the first, which the prefill gives.
+
+        ``looked_at``: by layer, the keys that these tokens saw, added up, where that is not all there were.
+        """
         _check_count("new_tokens", new_tokens)
         steps = max(0, new_tokens - 1)
         total = steps * self._head
-        for tokens in self._by_layer(prompt_tokens):
-            total += steps * self._per_token
-            total += (steps * tokens + steps * (steps + 1) // 2) * self._per_pair
+        for layer, tokens in enumerate(self._by_layer(prompt_tokens)):
+            every = steps * tokens + steps * (steps + 1) // 2
+            total += steps * self._per_token + looked_at.get(layer, every) * self._per_pair
         return total
 
     def _by_layer(self, prompt_tokens: int | Sequence[int]) -> Sequence[int]:

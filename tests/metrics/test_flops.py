@@ -62,6 +62,10 @@ def test_layers_may_see_different_numbers_of_tokens() -> None:
     shape = DecoderShape.from_config(Qwen2Config(**SMALL))
     assert shape.prefill_flops((9, 9, 9)) == shape.prefill_flops(9)
     assert shape.decode_flops((9, 9, 9), 4) == shape.decode_flops(9, 4)
+    whole = 10 + 11 + 12
+    assert shape.decode_flops(9, 4, {0: whole, 2: whole}) == shape.decode_flops(9, 4)
+    fewer = shape.decode_flops(9, 4) - shape.decode_flops(9, 4, {1: whole - 7})
+    assert fewer == 7 * 4 * shape.query_width
     thirds = [shape.prefill_flops(n) - shape.prefill_flops(0) for n in (9, 5, 2)]
     assert 3 * (shape.prefill_flops((9, 5, 2)) - shape.prefill_flops(0)) == sum(thirds)
     with pytest.raises(InvalidValueError, match="one for each of 3 layers, got 2"):

@@ -12,6 +12,7 @@ import torch
 import streamprune as sp
 from streamprune import errors
 from streamprune.cache.kept import KeptCache
+from streamprune.metrics.flops import DecoderShape
 from streamprune.pipelines.answer_cache import answer_cache
 from streamprune.pipelines.offline import VideoLLM
 from streamprune.pipelines.request import read_recipe
@@ -115,6 +116,21 @@ def test_options_go_to_those_that_have_them(vlm: VideoLLM, video: Any, caches: l
     assert (policy.keep_tokens, policy.window) == (40, 4)
     assert [(type(one).__name__, one.exact_last) for one in stores] == [("Mustafar", 32), ("Kivi", 32)]
     assert stores[1].bits == 4
+
+
+def test_operations_of_an_answer_count_what_is_held(vlm: VideoLLM, video: Any, caches: list[Any]) -> None:
+    shape = DecoderShape.from_config(vlm.family.text_config)
+    stock = vlm.ask(video, QUESTION, max_new_tokens=6).stats
+    whole = vlm.ask(video, QUESTION, recipe=reduced_to("knorm", keep_tokens=1000), max_new_tokens=6).stats
+    assert whole.decode_flops == stock.decode_flops
+    held = vlm.ask(video, QUESTION, recipe=reduced_to("knorm", keep_tokens=20), max_new_tokens=6).stats
+    pairs = stock.prompt_tokens * 5 + 15 - 21 * 5
+    assert stock.decode_flops - held.decode_flops == shape.layers * 4 * shape.query_width * pairs
+    assert held.prefill_flops == stock.prefill_flops
+    grown = vlm.ask(
+        video, QUESTION, recipe=reduced_to("knorm", keep_tokens=20, decoding="grow"), max_new_tokens=6
+    ).stats
+    assert grown.decode_flops - held.decode_flops == shape.layers * 4 * shape.query_width * (1 + 2 + 3 + 4)
 
 
 def test_frames_and_text_are_labelled(vlm: VideoLLM, video: Any, caches: list[Any]) -> None:
