@@ -78,6 +78,8 @@ ROWS = (
     Row("coremat", {"layer": 3, "active_share": 0.5, "core_share": 0.5}),
     Row("vla_pruner", {"window": 0}),
     Row("vla_pruner", {"window": 0, "layer": 2, "rows": "all"}),
+    Row("safewatch"),
+    Row("safewatch", {"policy_sizes": (2, 1), "fill": True}),
     Row("star"),
     Row("star", {"layer": 1}),
     Row("sliminfer"),
