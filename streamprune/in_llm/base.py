@@ -43,6 +43,10 @@ class LayerProjections(ABC):
         """(rows, width) the states as the layer's own norm gives them to its projections."""
         raise NotImplementedError(f"{type(self).__name__} does not know the layer's states")
 
+    def values(self) -> torch.Tensor:
+        """(key heads, all rows, dim) float32 values."""
+        raise NotImplementedError(f"{type(self).__name__} does not know the layer's values")
+
     def attention(self, rows: torch.Tensor) -> torch.Tensor:
         """(heads, rows, all rows) float32 attention of the given rows, as the layer computes it."""
         return attention_rows(self.queries(rows), self.keys(), self.scaling, rows)
@@ -145,6 +149,8 @@ class Decision:
         aside: the rows that do not go on are set aside with the states they have here.
         back: rows set aside come back with those states before ``kept`` is taken, which then counts all
             ``rows + waiting`` of the view, in their order in the prompt.
+        heads: (key heads,) bool, which key heads still count for this prompt from here up, now and later;
+            what the others come to is taken as 0. None: as before.
     """
 
     kept: torch.Tensor
@@ -153,6 +159,7 @@ class Decision:
     done: bool = False
     aside: bool = False
     back: bool = False
+    heads: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +177,7 @@ class InLLMMethod(ABC):
     Class attributes:
         needs: names of what :meth:`decide` reads: "attention", "projections", "states", "grid", "parts".
         causal: no in-LLM method is; the question has to be there.
+        prunes_heads: whether decisions name heads.
         first_cut: the lowest layer before which :meth:`decide` can be asked; 0 for methods that do not need a
             layer below.
     """
@@ -180,6 +188,7 @@ class InLLMMethod(ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     causal: ClassVar[bool] = False
     first_cut: ClassVar[int] = 1
+    prunes_heads: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         Budget(self.keep_ratio, self.keep_tokens)

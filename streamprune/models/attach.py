@@ -57,11 +57,19 @@ def attach_alone(model: Any, method: InLLMMethod, locate: Locate) -> Iterator[La
     check_decoder(decoder, cuts, type(model).__name__)
     check_parts(decoder, method.watched(len(decoder.layers)), type(model).__name__)
     counted = LayerTokens(len(decoder.layers))
+    _check_heads(decoder, method, cuts, type(model).__name__)
     with ExitStack() as hooks:
         if cuts:
             for handle in _attachment(method)(method, decoder, cuts, locate, counted).install(model):
                 hooks.callback(handle.remove)
         yield counted
+
+
+def _check_heads(decoder: Any, method: InLLMMethod, cuts: Sequence[int], name: str) -> None:
+    """Raise UnsupportedModelError unless heads can be told apart, where ``method`` names some."""
+    if method.prunes_heads and cuts:
+        layers = range(max(0, cuts[0] - 1), len(decoder.layers))
+        check_parts(decoder, [(n, f"self_attn.{p}") for n in layers for p in ("v_proj", "o_proj")], name)
 
 
 def _attachment(method: InLLMMethod) -> type[Attachment]:

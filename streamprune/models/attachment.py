@@ -122,6 +122,10 @@ class CutAttachment(Attachment):
         yield from super().install(model)
         parts = self._method.watched(len(self._decoder.layers))
         yield from watch_parts(self._decoder, parts, lambda *seen: self._now.call.watch(*seen))
+        if self._method.prunes_heads:
+            for number in range(self._cuts[0], len(self._decoder.layers)):
+                mixer = self._decoder.layers[number].self_attn.o_proj
+                yield mixer.register_forward_pre_hook(self._head_hook(number))
 
     def _before_decoder(self, decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         visual = self._located()
@@ -161,6 +165,17 @@ class CutAttachment(Attachment):
             return args, {**kwargs, "hidden_states": states}
 
         return before_layer
+
+    def _head_hook(self, number: int) -> Callable[..., Any]:
+        def before_mixing(mixer: Any, args: tuple[Any, ...]) -> Any:
+            heads = self._now.call.heads(number)
+            if heads is None:
+                return None
+            outputs = args[0]
+            groups = outputs.unflatten(-1, (heads.shape[1], -1))
+            return (groups * heads.to(outputs)[:, None, :, None]).flatten(-2), *args[1:]
+
+        return before_mixing
 
     def _memory(self, cache: Any, number: int, rows: int) -> CacheMemory | None:
         """What is known about ``cache``, which layer ``number`` is about to use; None where it is read."""

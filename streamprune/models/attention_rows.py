@@ -60,6 +60,10 @@ class DecoderProjections(LayerProjections):
         asked = self._rotated_keys if rotated else self._plain_keys.transpose(0, 1)
         return asked.to(self._device)
 
+    def values(self) -> torch.Tensor:
+        """See the base class."""
+        return heads_of(self._attention, "v", self._normed).transpose(0, 1).to(self._device)
+
     @cached_property
     def _plain_keys(self) -> torch.Tensor:
         return heads_of(self._attention, "k", self._normed)

@@ -17,10 +17,12 @@ class CacheMemory:
     Attributes:
         shorter: numbers of the cuts above which layers hold other entries than those below the first.
         valid: of those, (batch, entries) bool: which are not padding; None = all.
+        heads: by cut, (batch, key heads) bool: which count above it; none where all do.
     """
 
     shorter: set[int] = field(default_factory=set)
     valid: dict[int, torch.Tensor | None] = field(default_factory=dict)
+    heads: dict[int, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, cache: Any, cuts: tuple[int, ...], rows: int) -> CacheMemory:

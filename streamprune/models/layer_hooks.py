@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
-from streamprune.errors import InvalidTypeError, InvalidValueError
+from streamprune.errors import InvalidTypeError
 from streamprune.in_llm.base import Decision, InLLMMethod, PromptView
 from streamprune.models.attention_rows import NOTHING_BELOW, DecoderProjections
 from streamprune.models.cache_memory import CacheMemory, entries_held
 from streamprune.models.deepstack import Deepstack
-from streamprune.models.layer_masks import joined_validity, layer_mask
+from streamprune.models.layer_masks import layer_mask
 from streamprune.models.prompt_rows import Batch, PromptRows, VisualRows, apply_decisions
+from streamprune.models.validity import Validity
 from streamprune.models.watched_parts import WatchedParts
 
 
@@ -45,7 +46,7 @@ class LayerCall:
         self._cuts = cuts
         self._depth = depth
         self._visual = visual
-        self._padding = padding
+        self._validity = Validity(padding)
         self._implementation = implementation
         self._embeds = embeds
         self._deepstack = deepstack
@@ -54,9 +55,8 @@ class LayerCall:
         self._prompts: tuple[PromptRows, ...] | None = None
         self._tables: dict[Any, Any] = {}
         self._masks: dict[Any, torch.Tensor | None] = {}
-        self._length = 0
-        self._entries_before: dict[int, tuple[torch.Tensor | None, int]] = {}
         self._watched = WatchedParts(method)
+        self._heads: dict[int, torch.Tensor] | None = None
 
     def enter(
         self, number: int, layer: Any, states: torch.Tensor, given: dict[str, Any], memory: CacheMemory | None
@@ -67,7 +67,7 @@ class LayerCall:
             memory: of the cache in use, None without one.
         """
         if self._batch is None:
-            self._length = states.shape[1]
+            self._validity.length = states.shape[1]
         changed = None
         if number >= self._cuts[0]:
             if self._deepstack is not None:
@@ -75,15 +75,25 @@ class LayerCall:
                     number, states, None if self._batch is None else self._batch.index
                 )
                 changed = states, given
+            if self._heads is None:
+                self._heads = {} if memory is None else memory.heads
             if number in self._cuts and self.brings_tokens:
                 states = self._decide(number, layer, states, given)
-            cut = sum(number >= first for first in self._cuts) - 1
+            cut = self._cut(number)
             if self._batch is not None or (memory is not None and cut in memory.shorter):
                 given = self._rewritten(number, cut, states, given, memory)
                 changed = states, given
         if number + 1 in self._cuts and self.brings_tokens:
             self._below = layer, states, given["position_embeddings"]
         return changed
+
+    def _cut(self, number: int) -> int:
+        """The last cut that layer ``number`` is above."""
+        return sum(number >= first for first in self._cuts) - 1
+
+    def heads(self, number: int) -> torch.Tensor | None:
+        """(batch, key heads) bool: which count in layer ``number``; None = all."""
+        return None if self._heads is None else self._heads.get(self._cut(number))
 
     @property
     def brings_tokens(self) -> bool:
@@ -95,7 +105,7 @@ class LayerCall:
         if not self.brings_tokens:
             return
         if self._prompts is None:
-            self._length = entered.shape[1]
+            self._validity.length = entered.shape[1]
             self._prompts = self._first_prompts(entered)
         asked = [None if self._is_settled(prompt) else prompt for prompt in self._prompts]
         self._watched.note(number, part, entered, left, asked)
@@ -114,6 +124,7 @@ class LayerCall:
         decisions = [
             self._decision(number, prompt, row, below, here) for row, prompt in enumerate(self._prompts)
         ]
+        self._note_heads(self._cuts.index(number), decisions)
         if all(
             _keeps_all(decision, prompt) for decision, prompt in zip(decisions, self._prompts, strict=True)
         ):
@@ -123,18 +134,30 @@ class LayerCall:
                 for decision, prompt in zip(decisions, self._prompts, strict=True)
             )
             return states
-        self._batch = apply_decisions(states, self._prompts, decisions, pad_left=self._pads_left())
+        self._batch = apply_decisions(states, self._prompts, decisions, pad_left=self._validity.pads_left())
         self._prompts = self._batch.prompts
         self._tables.clear()
         cache = given.get("past_key_values")
         if number == 0 and cache is not None:
             from streamprune.models.seen_layer import note_missing
 
-            note_missing(cache, self._length - self._batch.index.shape[1])
+            note_missing(cache, self._validity.length - self._batch.index.shape[1])
         return self._batch.states
 
+    def _note_heads(self, cut: int, decisions: Sequence[Decision | None]) -> None:
+        """Of decisions at ``cut``: heads that no longer count there and above."""
+        named = [None if decision is None else decision.heads for decision in decisions]
+        some = next((heads for heads in named if heads is not None), None)
+        if some is None or self._heads is None:
+            return
+        everything = torch.ones_like(some)
+        new = torch.stack([everything if heads is None else heads for heads in named])
+        for above in range(cut, len(self._cuts)):
+            before = self._heads.get(above)
+            self._heads[above] = new if before is None else new & before.to(new.device)
+
     def _first_prompts(self, states: torch.Tensor) -> tuple[PromptRows, ...]:
-        new = self._new_validity()
+        new = self._validity.of_rows()
         prompts = []
         for row, visual in enumerate(self._visual):
             valid = None if new is None else new[row].to(states.device)
@@ -142,7 +165,7 @@ class LayerCall:
             if visual is not None:
                 places = None if visual.places is None else visual.places.to(states.device)
                 found = VisualRows(visual.rows.to(states.device), places, visual.grid)
-            prompts.append(PromptRows.begin(self._length, valid, found))
+            prompts.append(PromptRows.begin(self._validity.length, valid, found))
         return tuple(prompts)
 
     def _decision(
@@ -188,7 +211,7 @@ class LayerCall:
         """The layer's arguments for the rows and cache entries it really has."""
         cache = given.get("past_key_values")
         held = 0 if cache is None else entries_held(cache, number, states.shape[1])
-        valid = self._validity(cut, held, states, memory)
+        valid = self._validity.of_keys(cut, held, states, memory, self._batch)
         key = cut, held, states.device, states.dtype
         if key not in self._masks:
             self._masks[key] = layer_mask(self._implementation, states, held, valid)
@@ -204,65 +227,6 @@ class LayerCall:
                     ..., 0
                 ]
         return changed
-
-    def _validity(
-        self, cut: int, held: int, states: torch.Tensor, memory: CacheMemory | None
-    ) -> torch.Tensor | None:
-        """(batch, held and new) bool: which keys of the layers above ``cut`` are not padding; None = all."""
-        if cut not in self._entries_before:
-            self._entries_before[cut] = self._held_validity(cut, held, memory), held
-        before, known = self._entries_before[cut]
-        if before is not None and held != known:
-            raise InvalidValueError(
-                "a batch with padding needs a cache with as many entries in all layers between two cuts, got "
-                f"{held} and {known}"
-            )
-        new = self._new_validity() if self._batch is None else self._batch.valid
-        joined = joined_validity(before, held, new, states)
-        if memory is not None:
-            memory.shorter.add(cut)
-            memory.valid[cut] = joined
-        return joined
-
-    def _held_validity(self, cut: int, held: int, memory: CacheMemory | None) -> torch.Tensor | None:
-        if held == 0 or memory is None:
-            return None
-        if cut not in memory.shorter:  # nothing was dropped from this cache so far
-            mask = self._two_dimensional()
-            if mask is None or mask.shape[1] - self._length != held:
-                return None if mask is None or bool(mask.all()) else _unknown_padding()
-            before = mask[:, :held].bool()
-            return None if bool(before.all()) else before
-        if cut not in memory.valid:  # dropped in another context
-            mask = self._two_dimensional()
-            return None if mask is None or bool(mask.all()) else _unknown_padding()
-        valid = memory.valid[cut]
-        if valid is None:
-            return None
-        if valid.shape[1] < held:
-            return _unknown_padding()
-        return valid[:, :held]  # the cache may have been cropped
-
-    def _new_validity(self) -> torch.Tensor | None:
-        """(batch, rows) bool of the rows that come now; None when none is padding."""
-        mask = self._two_dimensional()
-        if mask is None:
-            return None
-        new = mask[:, -self._length :].bool()
-        return None if bool(new.all()) else new
-
-    def _two_dimensional(self) -> torch.Tensor | None:
-        mask = self._padding
-        if mask is None or (isinstance(mask, torch.Tensor) and mask.ndim == 2):
-            return mask
-        raise InvalidValueError(
-            "tokens can only be dropped inside the language model with attention_mask None or (batch, "
-            f"tokens), got {tuple(mask.shape) if isinstance(mask, torch.Tensor) else type(mask).__name__}"
-        )
-
-    def _pads_left(self) -> bool:
-        new = self._new_validity()
-        return new is None or bool(new[:, -1].all())
 
     def _gathered(self, tables: Any, states: torch.Tensor) -> Any:
         """Cosines and sines of the rows that are left, as the layers get them."""
@@ -296,10 +260,3 @@ def _projections(
     layer, states, tables = source
     cos, sin = (table[min(row, table.shape[0] - 1)].to(device)[prompt.at] for table in tables)
     return DecoderProjections(layer, prompt.states(states[row].to(device)), (cos, sin), device)
-
-
-def _unknown_padding() -> torch.Tensor:
-    raise InvalidValueError(
-        "this cache was filled where nothing kept track of its padding; start a new cache, or ask without "
-        "padding (one prompt at a time)"
-    )

@@ -84,6 +84,8 @@ ROWS = (
     Row("star", {"layer": 1}),
     Row("sliminfer"),
     Row("sliminfer", {"layers": (1, 3), "unit_size": 5}),
+    Row("spatten"),
+    Row("spatten", {"layers": (2, 3)}),
     Row("lvlm_csp", returns=True),
     Row("lvlm_csp", {"layers": (1, 3), "coarse_share": 0.5}, returns=True),
     Row("lazyllm"),

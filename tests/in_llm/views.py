@@ -27,9 +27,13 @@ class MadeProjections(LayerProjections):
         self.scaling = dim**-0.5
 
         self.states = torch.randn(rows, 16, generator=generator)
+        self.all_values = torch.randn(key_heads, rows, dim, generator=generator)
 
     def normed(self) -> torch.Tensor:
         return self.states
+
+    def values(self) -> torch.Tensor:
+        return self.all_values
 
     def queries(self, rows: torch.Tensor, *, rotated: bool = True) -> torch.Tensor:
         plain = self.all_queries[:, rows]
