@@ -97,7 +97,7 @@ def test_a_store_alone_is_a_recipe(vlm: VideoLLM, video: Any, caches: list[Any],
 
 @pytest.mark.parametrize("store", STORES)
 def test_a_store_stands_beside_a_policy(vlm: VideoLLM, video: Any, caches: list[Any], store: str) -> None:
-    options = {"keep_ratio": 0.6, "window": 4, "max_new_tokens": 6}
+    options: dict[str, Any] = {"keep_ratio": 0.6, "window": 4, "max_new_tokens": 6}
     alone = vlm.ask(video, QUESTION, recipe="snapkv", **options)
     same = vlm.ask(video, QUESTION, recipe=f"snapkv+{store}", **options, **IDENTITY[store])
     assert same.text == alone.text
