@@ -14,6 +14,7 @@ FAMILIES: dict[str, str] = {
     "internvl": "streamprune.models.internvl",
     "llava_next_video": "streamprune.models.llava_next_video",
     "llava_onevision": "streamprune.models.llava_onevision",
+    "qwen2_5_omni": "streamprune.models.qwen2_5_omni",
     "qwen2_5_vl": "streamprune.models.qwen2_5_vl",
     "qwen2_vl": "streamprune.models.qwen2_vl",
     "qwen3_5": "streamprune.models.qwen3_5",
@@ -21,6 +22,9 @@ FAMILIES: dict[str, str] = {
     "smolvlm": "streamprune.models.smolvlm",
     "video_llama_3": "streamprune.models.video_llama_3",
 }
+
+# what the config of a part that was saved alone calls itself
+_PARTS = {"qwen2_5_omni_thinker": "qwen2_5_omni"}
 
 
 def check_family(model_type: object) -> None:
@@ -34,6 +38,7 @@ def family_class(model_type: str | None, name: str) -> type[VideoFamily]:
 
     ``name`` is the model the user asked for.
     """
+    model_type = _PARTS.get(model_type or "", model_type)
     if model_type not in FAMILIES:
         raise UnsupportedModelError(
             f"the model {name!r} is of the family {model_type!r}, which is not supported. Supported: "

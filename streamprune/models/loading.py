@@ -87,7 +87,7 @@ def load_model(
     head = read_pooling_head(pooling_head, found)
     tokenizer = _load_tokenizer(found)
     with out_of_memory_explained(f"loading {str(name)!r}"):
-        model = _load_weights(found, options)
+        model = _load_weights(found, family.auto_class(), options)
         if device_map is None and quantization_config is None:
             model = model.to(chosen)
         return family(Checkpoint(str(name), model.eval(), tokenizer, read_video_settings(found), head))
@@ -108,12 +108,10 @@ def _where(name: str) -> dict[str, Any]:
     return {} if Path(name).is_dir() else hub_options()
 
 
-def _load_weights(name: str, options: dict[str, Any]) -> Any:
-    from transformers import AutoModelForImageTextToText
-
+def _load_weights(name: str, auto_class: Any, options: dict[str, Any]) -> Any:
     try:
         with _without_progress_bars():
-            model, report = AutoModelForImageTextToText.from_pretrained(
+            model, report = auto_class.from_pretrained(
                 name,
                 use_safetensors=True,
                 trust_remote_code=False,

@@ -122,9 +122,9 @@ class PatchMergerTower:
             found[name] = torch.stack(rows, 1)
         if "projector_sensitivity" in names:
             states = found["projector_sensitivity"]
-            rows = 1 if self._merged_before else order.patches
-            beside = states.reshape(-1, rows * states.shape[-1])
-            scores = projector_sensitivity(self._merger, beside, rows)
+            read_at_once = 1 if self._merged_before else order.patches
+            beside = states.reshape(-1, read_at_once * states.shape[-1])
+            scores = projector_sensitivity(self._merger, beside, read_at_once)
             found["projector_sensitivity"] = order.in_grid(scores)
 
     def _watch_states(

@@ -45,10 +45,15 @@ class Qwen25VL(QwenVL):
         self, ids: torch.Tensor, grid: VideoGrid, pts_seconds: Sequence[float] | None
     ) -> torch.Tensor:
         """Whole steps of ``tokens_per_second``."""
-        steps = [later - earlier for earlier, later in pairwise(pts_seconds or ())]
         # float32, as the stock processor hands it on, hides the rounding of the times
-        seconds = torch.tensor([median_high(steps) if steps else 1.0], device=ids.device)
+        seconds = torch.tensor([self.seconds_per_slice(pts_seconds)], device=ids.device)
         return self._rope_index(ids, grid, second_per_grid_ts=seconds)
+
+    @staticmethod
+    def seconds_per_slice(pts_seconds: Sequence[float] | None) -> float:
+        """The usual distance in time between neighbouring slices, 1 where there is none."""
+        steps = [later - earlier for earlier, later in pairwise(pts_seconds or ())]
+        return median_high(steps) if steps else 1.0
 
 
 FAMILY = Qwen25VL

@@ -14,6 +14,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5OmniConfig,
+    Qwen2_5OmniForConditionalGeneration,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
     Qwen3_5Config,
@@ -24,9 +26,11 @@ from transformers import (
 
 from tests.models.small_llava import WORDS
 
-FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen3_5", "qwen3_vl")
+FAMILIES = ("qwen2_5_omni", "qwen2_5_vl", "qwen2_vl", "qwen3_5", "qwen3_vl")
 # whose prompts have the time before every slice, and whose settings count the pixels of a whole clip
 TIMED = ("qwen3_5", "qwen3_vl")
+# most of whose blocks attend within windows
+WINDOWS = ("qwen2_5_omni", "qwen2_5_vl")
 VISION = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
 SPECIALS = ["<pad>", "<unk>", "<|im_start|>", "<|im_end|>", *VISION]
 LABELS = ["<", ">", ".", "seconds", "system", *map(str, range(100))]
@@ -37,9 +41,16 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|> assistant{% endif %}"
 )
 PATCH, SIDE = 4, 8  # pixels along a patch, along a token
+# where the folder does not say how many pixels are shown, patches are large to have few of them
+_LARGE_PATCH = {"qwen2_5_omni": 28}
 # pixels of a frame, of eight frames in the family that counts the whole clip's
 SETTINGS: dict[str, Any] = {"size": {"shortest_edge": 4 * SIDE**2, "longest_edge": 24 * SIDE**2}}
 CLIP_SETTINGS: dict[str, Any] = {"size": {"shortest_edge": 32 * SIDE**2, "longest_edge": 192 * SIDE**2}}
+
+
+def patch_of(model_type: str) -> int:
+    """Pixels along a patch."""
+    return _LARGE_PATCH.get(model_type, PATCH)
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -89,19 +100,21 @@ def make_model(model_type: str, context_tokens: int = 512, layer_types: Sequence
             ("video_token_id", "video_pad"),
         )
     }
-    shared = {"depth": 4, "num_heads": 4, "patch_size": PATCH, "spatial_merge_size": 2}
+    shared = {"depth": 4, "num_heads": 4, "patch_size": patch_of(model_type), "spatial_merge_size": 2}
     shared["temporal_patch_size"] = 2
     text = _text([4, 2, 2] if model_type == "qwen3_vl" else [2, 3, 3], context_tokens)
-    if model_type == "qwen2_5_vl":
+    if model_type in WINDOWS:
         vision = {
             **shared,
             "hidden_size": 32,
             "intermediate_size": 48,
             "out_hidden_size": 64,
-            "window_size": 2 * SIDE,
+            "window_size": 4 * patch_of(model_type),
             "fullatt_block_indexes": [1, 3],
-            "tokens_per_second": 2,
         }
+        if model_type == "qwen2_5_omni":
+            return _omni(vision, text, ids)
+        vision["tokens_per_second"] = 2
         config = Qwen2_5_VLConfig(vision_config=vision, text_config=text, tie_word_embeddings=False, **ids)
         return Qwen2_5_VLForConditionalGeneration(config)
     if model_type == "qwen2_vl":
@@ -124,15 +137,36 @@ def make_model(model_type: str, context_tokens: int = 512, layer_types: Sequence
     return Qwen3VLForConditionalGeneration(config)
 
 
-def cut(pixels: torch.Tensor, slice_frames: int = 2) -> torch.Tensor:
+def _omni(vision: dict[str, Any], text: dict[str, Any], ids: dict[str, int]) -> Any:
+    """A whole model without its voice, whose hearing is as small as can be."""
+    hearing = {"d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 16}
+    hearing |= {"num_mel_bins": 8, "max_source_positions": 20, "n_window": 4, "output_dim": 64}
+    thinker = {
+        "vision_config": vision,
+        "text_config": text,
+        "audio_config": hearing,
+        "position_id_per_seconds": 4,
+        "audio_start_token_id": text["vocab_size"] - 1,
+        "audio_token_index": text["vocab_size"] - 1,
+        "image_token_index": ids["image_token_id"],
+        "video_token_index": ids["video_token_id"],
+        "vision_start_token_id": ids["vision_start_token_id"],
+    }
+    config = Qwen2_5OmniConfig(thinker_config=thinker, enable_audio_output=False)
+    return Qwen2_5OmniForConditionalGeneration(config)
+
+
+def cut(pixels: torch.Tensor, slice_frames: int = 2, patch: int = PATCH) -> torch.Tensor:
     """Patch rows, one by one: slice, token row, token column, patch row, patch column."""
-    rows, cols = pixels.shape[2] // SIDE, pixels.shape[3] // SIDE
-    slices = pixels.split(slice_frames)
+    side = 2 * patch
+    rows, cols = pixels.shape[2] // side, pixels.shape[3] // side
     found = []
-    for frames, y, x, dy, dx in product(slices, range(rows), range(cols), range(2), range(2)):
-        top, left = SIDE * y + PATCH * dy, SIDE * x + PATCH * dx
-        patch = frames[:, :, top : top + PATCH, left : left + PATCH]
-        found.append(patch.transpose(0, 1).reshape(-1))
+    for start, y, x, dy, dx in product(
+        range(0, len(pixels), slice_frames), range(rows), range(cols), range(2), range(2)
+    ):
+        top, left = side * y + patch * dy, side * x + patch * dx
+        square = pixels[start : start + slice_frames, :, top : top + patch, left : left + patch]
+        found.append(square.transpose(0, 1).reshape(-1))
     return torch.stack(found)
 
 
@@ -163,9 +197,10 @@ def save_small_qwen(
     torch.manual_seed(12)
     model = make_model(model_type, context_tokens, layer_types).eval()
     sharpen(model)
+    speaking = model.thinker if model_type == "qwen2_5_omni" else model
     # an answer that ends at once, or says nothing, would leave nothing to compare
     with torch.no_grad():
-        model.lm_head.weight[: len(SPECIALS)] = 0
+        speaking.lm_head.weight[: len(SPECIALS)] = 0
     model.generation_config.eos_token_id = 3
     model.generation_config.pad_token_id = 0
     model.save_pretrained(folder)

@@ -27,6 +27,7 @@ SAVE: dict[str, Callable[[Path], Path]] = {
     "internvl": save_small_internvl,
     "llava_next_video": save_small_llava_next,
     "llava_onevision": save_small_llava,
+    "qwen2_5_omni": partial(save_small_qwen, model_type="qwen2_5_omni"),
     "qwen2_5_vl": partial(save_small_qwen, model_type="qwen2_5_vl"),
     "qwen2_vl": partial(save_small_qwen, model_type="qwen2_vl"),
     "qwen3_5": partial(save_small_qwen, model_type="qwen3_5"),

@@ -14,7 +14,7 @@ from streamprune.models.loading import load_model
 from streamprune.models.patch_merger_tower import PatchMergerTower
 from streamprune.models.pixel_signals import Patches
 from streamprune.ops.sensitivity import sensitivity
-from tests.models.small_qwen import FAMILIES, save_small_qwen
+from tests.models.small_qwen import FAMILIES, WINDOWS, patch_of, save_small_qwen
 
 SLICES, ROWS, COLS = 3, 3, 5  # windows of 2 x 2 tokens do not divide it
 
@@ -30,14 +30,16 @@ def family(folder: Path) -> VideoFamily:
 
 
 @pytest.fixture(scope="module")
-def pixels() -> torch.Tensor:
-    return torch.randn(2 * SLICES, 3, 8 * ROWS, 8 * COLS, generator=torch.Generator().manual_seed(4))
+def pixels(family: VideoFamily) -> torch.Tensor:
+    side = 2 * patch_of(family.model_type)
+    shape = (2 * SLICES, 3, side * ROWS, side * COLS)
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(4))
 
 
 def token_order(family: VideoFamily) -> list[int]:
     """For every token of a slice its place inside the tower: windows one after another, cut at the edge."""
     flat = np.arange(ROWS * COLS).reshape(ROWS, COLS)
-    if family.model_type != "qwen2_5_vl":
+    if family.model_type not in WINDOWS:
         return flat.flatten().tolist()
     inside = [
         int(n)
@@ -121,7 +123,7 @@ def test_keys_and_features_are_means_over_patches(family: VideoFamily, pixels: t
 def test_signals_of_every_layer_are_those_of_blocks_that_see_a_slice(
     family: VideoFamily, pixels: torch.Tensor
 ) -> None:
-    blocks = (1, 3) if family.model_type == "qwen2_5_vl" else range(4)
+    blocks = (1, 3) if family.model_type in WINDOWS else range(4)
     found = family.encode(pixels, ("layer_saliency",)).signals["layer_saliency"]
     assert tuple(found.shape) == (SLICES, len(blocks), ROWS, COLS)
     for number, block in enumerate(blocks):
@@ -167,14 +169,14 @@ def test_change_is_from_the_first_frame_of_a_slice_to_the_last_of_the_next(
     assert found[0].eq(0).all()
     for number in range(1, SLICES):
         change = ((pixels[2 * number + 1] - pixels[2 * number - 2]).abs() * std).mean(0)
-        expected = torch.nn.functional.avg_pool2d(change[None], 8)[0]
+        expected = torch.nn.functional.avg_pool2d(change[None], 2 * patch_of(family.model_type))[0]
         torch.testing.assert_close(found[number], expected, rtol=0, atol=1e-6)
     later = family.encode(pixels[2:], ("pixel_change",), before=pixels[0]).signals["pixel_change"]
     torch.testing.assert_close(later, found[1:], rtol=0, atol=1e-6)
 
 
 def test_entropy_is_averaged_over_patches_and_frames(family: VideoFamily, pixels: torch.Tensor) -> None:
-    patches = Patches(2 * ROWS, 2 * COLS, 4, family.transform)
+    patches = Patches(2 * ROWS, 2 * COLS, patch_of(family.model_type), family.transform)
     entropy = patches.entropy(pixels[[0, 1, 2, 2]]).reshape(4, 1, 2 * ROWS, 2 * COLS)
     expected = torch.nn.functional.avg_pool2d(entropy, 2)[:, 0].reshape(2, 2, ROWS, COLS).mean(1)
     found = family.encode(pixels[:3], ("pixel_entropy",)).signals["pixel_entropy"]

@@ -19,7 +19,7 @@ from streamprune.positions import Positions
 from streamprune.reduce import run_reducer
 from streamprune.registry import build_method
 from streamprune.tokens import Reduction, VisualTokens
-from tests.models.small_qwen import FAMILIES, TIMED, cut, save_small_qwen
+from tests.models.small_qwen import FAMILIES, TIMED, cut, patch_of, save_small_qwen
 
 QUESTION = "what colour is the circle ?"
 FRAMES = 7  # odd: the last slice holds one frame
@@ -66,7 +66,8 @@ def stock_inputs(family: VideoFamily, pixels: torch.Tensor) -> dict[str, Any]:
         tokenize=False,
         add_generation_prompt=True,
     )
-    rows, cols = pixels.shape[2] // 8, pixels.shape[3] // 8
+    patch = patch_of(family.model_type)
+    rows, cols = pixels.shape[2] // (2 * patch), pixels.shape[3] // (2 * patch)
     pad = "<|video_pad|>"
     video = pad * (SLICES * rows * cols)
     if family.model_type in TIMED:
@@ -78,13 +79,14 @@ def stock_inputs(family: VideoFamily, pixels: torch.Tensor) -> dict[str, Any]:
     inputs = {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
-        "mm_token_type_ids": 2 * (ids == family.model.config.video_token_id).int(),
-        "pixel_values_videos": cut(torch.cat([pixels, pixels[-1:]])),
+        "pixel_values_videos": cut(torch.cat([pixels, pixels[-1:]]), patch=patch),
         "video_grid_thw": torch.tensor([[SLICES, 2 * rows, 2 * cols]]),
     }
+    if family.model_type == "qwen2_5_omni":
+        return {**inputs, "video_second_per_grid": torch.tensor([2 * SECONDS])}
     if family.model_type == "qwen2_5_vl":
         inputs["second_per_grid_ts"] = torch.tensor([2 * SECONDS])
-    return inputs
+    return {**inputs, "mm_token_type_ids": 2 * (ids == family.model.config.video_token_id).int()}
 
 
 @torch.no_grad()
