@@ -15,7 +15,7 @@ from streamprune.errors import InvalidValueError
 
 @dataclass(frozen=True, kw_only=True)
 class Stats:
-    """What one answer took, in wall-clock milliseconds; stages that several questions share appear in each.
+    """What one answer took, in wall-clock milliseconds; stages that several answers share appear in each.
 
     Attributes:
         frames: frames of tokens that were encoded, each made of two pictures in some families.
@@ -37,7 +37,7 @@ class Stats:
             question; 0 for most methods.
         prefill_flops: operations of the language model for the prompt, see ``metrics.flops``.
         decode_flops: operations of the language model for the answer.
-        kv_bytes: storage behind the key-value cache after the answer.
+        kv_bytes: storage behind the key-value cache after the answer; of answers given together a share.
         peak_bytes: most memory needed beyond what was held before, see ``metrics.memory.PeakMemory``.
     """
 

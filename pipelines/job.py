@@ -45,6 +45,7 @@ def stats_of(
     out: Generation,
     layer_tokens: Sequence[int] | None = None,
     held: Sequence[int] | None = None,
+    rows: int = 1,
 ) -> Stats:
     """What one answer took.
 
@@ -52,6 +53,7 @@ def stats_of(
         prompt_tokens: tokens that entered the language model.
         layer_tokens: of them in each layer, where not all went through all of them.
         held: entries in the cache of each layer before.
+        rows: answers that were given together; each has an equal share of the cache.
     """
     tokens = [prompt_tokens] * shape.layers if layer_tokens is None else layer_tokens
     held = [0] * shape.layers if held is None else held
@@ -77,7 +79,7 @@ def stats_of(
         reduce_flops=reduced.flops + choose_flops,
         prefill_flops=shape.prefill_flops(tokens, held),
         decode_flops=shape.decode_flops(seen, new_tokens, _looked_at(out.cache)),
-        kv_bytes=kv_bytes(out.cache),
+        kv_bytes=kv_bytes(out.cache) // rows,
         peak_bytes=job.peak.read(),
     )
 

@@ -23,6 +23,7 @@ from streamprune.pipelines.chat import Chat, Decide
 from streamprune.pipelines.encoding import EncodedVideo, Encoding, Progress, encode_video
 from streamprune.pipelines.frame_request import FrameRequest
 from streamprune.pipelines.request import AnswerRequest, read_encoder, read_questions, read_recipe
+from streamprune.pipelines.several import ask_several, read_videos
 
 if TYPE_CHECKING:
     import torch
@@ -105,6 +106,10 @@ class VideoLLM:
         return encode_video(self.family, video, method, wanted, how, question=question)
 
     @overload
+    def ask(
+        self, video: list[str] | list[Path] | list[EncodedVideo], question: Any, **settings: Any
+    ) -> list[Answer]: ...
+    @overload
     def ask(self, video: Any, question: str, *, stream: Literal[True], **settings: Any) -> AnswerStream: ...
     @overload
     def ask(
@@ -144,16 +149,18 @@ class VideoLLM:
         stream: bool = False,
         backend: str = "pyav",
         frames_per_batch: int | None = None,
+        videos_per_batch: int = 8,
         progress: Progress | None = None,
         **options: Any,
     ) -> Answer | list[Answer] | AnswerStream:
-        """Answer one question about ``video``, or several, for which it is decoded and encoded once.
+        """Answer one question about ``video``, or several, for which it is encoded once.
 
         It is also reduced once, unless the method reads the question.
 
         Args:
             video: a path, folder of images, uint8 array (frames, rows, cols, 3), list or iterator of
-                frames, an open Source, or an :class:`EncodedVideo`, whose frames are chosen already.
+                frames, an open Source, or an :class:`EncodedVideo`, whose frames are chosen already. A
+                picture is one frame. A list of videos gives a list of Answers, to one question or one each.
             recipe: name of a method or recipe, a path to a .toml file, or a Recipe; None keeps every token.
             keep_ratio: share of the visual tokens KEPT, in (0, 1].
             keep_tokens: number of visual tokens kept; give one of the two.
@@ -168,6 +175,7 @@ class VideoLLM:
             stream: return an AnswerStream of text pieces (one question only).
             backend: library that decodes files.
             frames_per_batch: frames that go through the vision tower at once; the whole clip: bit-exact.
+            videos_per_batch: videos of a list that go through the language model at once.
             progress: called with ("decode", "encode" or "generate"; done; total).
             **options: the pre-LLM method's own, or the in-LLM method's in a recipe without one.
 
@@ -180,7 +188,8 @@ class VideoLLM:
             read_questions(question), chosen, options, max_new_tokens, positions, sampling
         )
         how = self._how(chosen, backend, frames_per_batch, progress)
-        return _asked(Asking(self.family, request, looks, how), video, question, stream)
+        asking = Asking(self.family, request, looks, how)
+        return _asked(asking, video, question, stream, videos_per_batch)
 
     def chat(
         self,
@@ -230,12 +239,15 @@ class VideoLLM:
 
 
 def _asked(
-    asking: Asking, video: Any, question: object, stream: bool
+    asking: Asking, video: Any, question: object, stream: bool, videos_per_batch: int
 ) -> Answer | list[Answer] | AnswerStream:
-    """Answers to the questions of ``asking``; a single one if ``question`` was not a list."""
+    """Answers to the questions of ``asking``; a single one for one question about one video."""
+    one_question, videos = isinstance(question, str), read_videos(video)
+    if stream and (videos is not None or not one_question):
+        raise InvalidValueError("stream=True takes one question and one video; ask one after the other")
+    if videos is not None:
+        return ask_several(asking, videos, one_question, videos_per_batch)
     first, *others = asking.request.questions
-    if stream and not isinstance(question, str):
-        raise InvalidValueError("stream=True takes one question; ask several one after the other")
     job = asking.prepare(video, first)
     reduced = asking.reduce(job, first)
     if stream:
@@ -247,4 +259,4 @@ def _asked(
         if asking.each_reduces:
             reduced = asking.reduce(job, one)
         answers.append(asking.answer(job, one, reduced))
-    return answers[0] if isinstance(question, str) else answers
+    return answers[0] if one_question else answers

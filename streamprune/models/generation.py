@@ -18,6 +18,7 @@ import torch
 from streamprune.errors import ContextLengthError
 from streamprune.models.base import Prompt, VideoFamily
 from streamprune.models.devices import out_of_memory_explained
+from streamprune.models.prompt_batch import joined_inputs
 from streamprune.models.sampling import GREEDY, Sampling
 
 # what a decoder prints for a character whose bytes have not all come yet
@@ -202,6 +203,13 @@ def generate(
     if cache is not None:
         inputs["past_key_values"] = cache
     return _generate(family, inputs, max_new_tokens, sampling, on_text, stop)[0]
+
+
+def generate_batch(
+    family: VideoFamily, prompts: Sequence[Prompt], *, max_new_tokens: int, sampling: Sampling = GREEDY
+) -> list[Generation]:
+    """Answer several prompts together, each as :func:`generate` would; times and cache are those of all."""
+    return _generate(family, joined_inputs(prompts), max_new_tokens, sampling)
 
 
 def _generate(

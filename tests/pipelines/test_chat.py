@@ -30,11 +30,18 @@ from tests.models.small_llava import save_small_llava
 from tests.models.test_families import SAVE
 
 QUESTIONS = ["what colour is the circle ?", "where is it moving ?", "is the small square left ?"]
+HYBRID = {"qwen3_5"}  # some of whose layers hand on a state
 OTHER = "red blue what"  # has an answer of different words
 NEW = 3
-FASTV = Recipe(
-    stages={"pre_llm": Choice("stride"), "in_llm": Choice("fastv", {"layer": 1, "keep_ratio": 0.5})}
-).with_budget(0.7)
+
+
+def fastv(layer: int) -> Recipe:
+    """Behind another method, so that it does not decide about everything."""
+    stages: Any = {"pre_llm": "stride", "in_llm": Choice("fastv", {"layer": layer, "keep_ratio": 0.5})}
+    return Recipe(stages=stages).with_budget(0.7)
+
+
+FASTV = fastv(1)
 SNAPKV = Recipe(stages={"kv": Choice("snapkv", {"window": 4, "keep_ratio": 0.6, "protect_text": False})})
 RECIPES = {"none": None, "fastv": FASTV, "snapkv": SNAPKV}
 
@@ -95,7 +102,10 @@ def replayed(vlm: VideoLLM, chat: Chat, parts: list[int]) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("recipe", ["fastv", "snapkv"])
 def test_turns_are_those_of_the_conversation(family_vlm: VideoLLM, video: Any, recipe: str) -> None:
-    chat = family_vlm.chat(video, recipe=RECIPES[recipe], max_new_tokens=NEW)
+    settings: dict[str, Any] = {"recipe": RECIPES[recipe], "max_new_tokens": NEW}
+    if recipe == "fastv" and family_vlm.family.model_type in HYBRID:
+        settings["recipe"] = fastv(3)  # above it all layers have to attend to everything
+    chat = family_vlm.chat(video, **settings)
     with watched_logits(family_vlm) as found:
         answers = [chat.ask(question) for question in QUESTIONS]
     assert [answer.stats.new_tokens for answer in answers] == [NEW] * 3, (
@@ -115,7 +125,7 @@ def test_turns_are_those_of_the_conversation(family_vlm: VideoLLM, video: Any, r
     assert list(rest[: len(turns[0])]) == turns[0]
     assert (
         answers[0].text
-        == family_vlm.ask(video, QUESTIONS[0], recipe=RECIPES[recipe], max_new_tokens=NEW).text
+        == family_vlm.ask(video, QUESTIONS[0], **settings).text
         == family_vlm.family.tokenizer.decode(first, skip_special_tokens=True).strip()
     )
 
@@ -131,7 +141,9 @@ def test_turns_are_those_of_the_conversation_at_once(family_vlm: VideoLLM, video
     whole = prompt.followed_by(said)
     logits = family_vlm.family.model(**whole.model_inputs()).logits[0]
     again = torch.stack([row[0, -1] for row in found[NEW:]])
-    assert (again - logits[-NEW - 1 : -1]).abs().max() <= 1e-5
+    # a state that is handed on sums up in another order when more comes at once
+    limit = 1e-4 if family_vlm.family.model_type in HYBRID else 1e-5
+    assert (again - logits[-NEW - 1 : -1]).abs().max() <= limit
     # positions matter: the same conversation one position further on for its second turn is another one
     moved = whole.model_inputs()
     moved["position_ids"] = whole.position_ids.clone()
@@ -154,7 +166,7 @@ def test_it_follows_the_template(family_vlm: VideoLLM) -> None:
     )
     answer = tokenizer("big red circle", add_special_tokens=False)["input_ids"]
     turn = family_vlm.family.next_turn_ids(QUESTIONS[1])
-    assert tokenizer(text, add_special_tokens=False)["input_ids"][-len(turn) - 3 :] == [*answer, *turn]
+    assert tokenizer(text, add_special_tokens=False)["input_ids"][-len(turn + answer) :] == [*answer, *turn]
     asked = tokenizer(QUESTIONS[1], add_special_tokens=False)["input_ids"]
     assert any(turn[i : i + len(asked)] == asked for i in range(len(turn)))
 
