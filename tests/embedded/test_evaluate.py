@@ -20,7 +20,7 @@ from streamprune.embedded.evaluate.report import measure
 from streamprune.embedded.evaluate.scoring import Examinee, load, look, reduced_marks
 from streamprune.embedded.evaluate.suite import Suite
 from streamprune.embedded.evaluate.tables import show
-from streamprune.embedded.train.architecture import PoolingHead, build_model, save_folder
+from streamprune.embedded.train.architectures import ARCHITECTURES
 from streamprune.embedded.world import clip, stream
 from streamprune.recipe import Recipe
 from streamprune.registry import list_methods, register_method, unregister_method
@@ -72,13 +72,17 @@ def test_files_change_pixels_but_not_the_picture() -> None:
     )
 
 
-def test_a_report_has_every_table_and_an_untrained_model_knows_nothing(tmp_path: Path) -> None:
-    save_folder(tmp_path, build_model(), PoolingHead())
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_a_report_has_every_table_and_an_untrained_model_knows_nothing(name: str, tmp_path: Path) -> None:
+    architecture = ARCHITECTURES[name]
+    architecture.save(tmp_path, architecture.build(), architecture.pooling_head())
     report = measure(
         load(tmp_path), 20, 4, ["none", "random", "fastvid", "oracle"], lambda items, label: items
     )
     assert report["full"]["accuracy"] < 0.2
-    assert report["retention"]["oracle"]["0.1"]["tokens_kept"] == 14
+    assert report["tokens"] == 36 * architecture.slices(4)
+    assert report["retention"]["oracle"]["0.1"]["tokens_kept"] == round(0.1 * report["tokens"])
+    assert bool(report["memory"]) == architecture.uneven_times
     assert report["generate"]["same_verdict"] == report["generate"]["questions"]
     assert {"h264_crf23", "h264_crf32", "jpeg_q50_96px"} <= set(report["damage"])
     json.dumps(report)
@@ -90,7 +94,8 @@ def test_a_report_has_every_table_and_an_untrained_model_knows_nothing(tmp_path:
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Examinee:
     folder = tmp_path_factory.mktemp("untrained")
-    save_folder(folder, build_model(), PoolingHead())
+    architecture = ARCHITECTURES["llava_onevision"]
+    architecture.save(folder, architecture.build(), architecture.pooling_head())
     return load(folder)
 
 

@@ -1,4 +1,4 @@
-"""Training: packing equals single prompts, drops keep what they say, the loss falls, a run resumes."""
+"""Training: drops keep what they say, labels fit, the loss falls, a run resumes."""
 
 from __future__ import annotations
 
@@ -11,81 +11,22 @@ import pytest
 import torch
 from rich.console import Console
 from torch import Tensor
-from transformers import LlavaOnevisionForConditionalGeneration
 
 from streamprune.embedded.train.__main__ import parse
-from streamprune.embedded.train.architecture import TOKENS_PER_FRAME, build_model
+from streamprune.embedded.train.architecture import Architecture
+from streamprune.embedded.train.architectures import ARCHITECTURES
+from streamprune.embedded.train.context import context_labels
 from streamprune.embedded.train.dropping import draw_keep, draw_tokens
-from streamprune.embedded.train.language import answer_logits, language_loss
+from streamprune.embedded.train.language import language_loss
 from streamprune.embedded.train.loop import Run, Stage, Student, log_entries, train
 from streamprune.embedded.train.optimiser import learning_rate
-from streamprune.embedded.train.packing import clip_positions, encode, pack
 from streamprune.embedded.train.progress import LogBar
-from streamprune.embedded.train.samples import Diet, memory_shaped, plain
+from streamprune.embedded.train.samples import Diet, Sample, memory_shaped, plain
 from streamprune.embedded.train.stages import curriculum
-from streamprune.embedded.train.tokenizer import END, START, VIDEO
-from streamprune.embedded.train.tower import patch_features, pixels, project
+from streamprune.embedded.world.scenes import DIRECTIONS
 
-
-@pytest.fixture
-def sharp_model() -> LlavaOnevisionForConditionalGeneration:
-    """Random weights made large, so that a wrong position or mask shows in the logits."""
-    torch.manual_seed(3)
-    model = build_model().eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim == 2 and "language_model.layers" in name:
-                parameter.mul_(4.0)
-    return model
-
-
-def test_packed_questions_get_the_logits_of_stock_prompts(
-    sharp_model: LlavaOnevisionForConditionalGeneration,
-) -> None:
-    sample = plain(8, Diet(2, questions=4))
-    images = pixels(sample.images)
-    with torch.no_grad():
-        tokens = project(sharp_model, patch_features(sharp_model, images)).reshape(1, -1, 192)
-        places = clip_positions(sample.slots, np.arange(72), False)[None]
-        packed = pack([sample.questions], places)
-        logits, _ = answer_logits(sharp_model, tokens, packed, places)
-        start = 0
-        for question in sample.questions:
-            answer = [*encode(question.answer), END]
-            prompt = [
-                START,
-                encode("user")[0],
-                *[VIDEO] * 73,
-                *encode(question.text),
-                END,
-                START,
-                *encode("assistant"),
-            ]
-            row = torch.tensor([prompt + answer[:-1]])
-            stock = sharp_model(input_ids=row, pixel_values_videos=images[None]).logits[0, len(prompt) - 1 :]
-            ours = logits[start : start + len(answer)]
-            assert stock.std() > 0.05
-            torch.testing.assert_close(ours, stock, atol=2e-4, rtol=1e-3)
-            start += len(answer)
-
-
-def test_block_attention_equals_the_stock_one(sharp_model: LlavaOnevisionForConditionalGeneration) -> None:
-    from streamprune.embedded.train.attention import register
-
-    sample = plain(5, Diet(5, questions=6))
-    places = clip_positions(sample.slots, np.arange(180), False)[None]
-    packed = pack([sample.questions], places)
-    visual = torch.randn(1, 180, 192, generator=torch.Generator().manual_seed(0))
-    results: list[tuple[Tensor, Tensor]] = []
-    for name in ("eager", register()):
-        sharp_model.model.language_model.set_attn_implementation(name)
-        sharp_model.zero_grad()
-        logits, targets = answer_logits(sharp_model, visual, packed, places)
-        torch.autograd.backward(torch.nn.functional.cross_entropy(logits, targets))
-        weight = sharp_model.model.language_model.layers[0].self_attn.k_proj.weight
-        assert weight.grad is not None
-        results.append((logits.detach(), weight.grad.clone()))
-    torch.testing.assert_close(results[1], results[0], atol=1e-4, rtol=1e-3)
+FIRST = ARCHITECTURES["llava_onevision"]
+SECOND = ARCHITECTURES["qwen2_5_vl"]
 
 
 def test_drops_keep_the_asked_number_and_favour_objects_about_half_of_the_time() -> None:
@@ -134,30 +75,58 @@ def _tiny(steps: int) -> list[Stage]:
     return [Stage("tiny", steps, 4, 2e-3, 1e-4, lambda name: True, loss)]
 
 
-def test_loss_falls_in_a_few_steps(tmp_path: Path) -> None:
-    tower = curriculum()[0]
+@pytest.mark.parametrize(("architecture", "begins_near"), [(FIRST, 7.5), (SECOND, 6.0)])
+def test_loss_falls_in_a_few_steps(architecture: Architecture, begins_near: float, tmp_path: Path) -> None:
+    tower = curriculum(architecture)[0]
     short = Stage("tower", 45, 12, tower.peak, tower.floor, tower.trains, tower.loss)
-    train(Run(tmp_path, 0, 1), [short])
+    train(Run(tmp_path, 0, 1), architecture, [short])
     losses = [entry["dense"] for entry in log_entries(tmp_path)]
-    assert losses[-1] < 0.75 * 7.5
+    assert losses[-1] < 0.75 * begins_near
     assert losses[-1] < losses[0]
 
 
-def test_a_stopped_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
-    whole = train(Run(tmp_path / "whole", 0, 1), _tiny(2) + _tiny(2)).state_dict()
-    train(Run(tmp_path / "broken", 0, 1), _tiny(2))
+@pytest.mark.parametrize("architecture", [FIRST, SECOND])
+def test_a_stopped_run_ends_where_an_unbroken_one_does(architecture: Architecture, tmp_path: Path) -> None:
+    whole = train(Run(tmp_path / "whole", 0, 1), architecture, _tiny(2) + _tiny(2)).state_dict()
+    train(Run(tmp_path / "broken", 0, 1), architecture, _tiny(2))
     resumed = Run(tmp_path / "broken", 0, 1)
-    rest = train(resumed, _tiny(2) + _tiny(2)).state_dict()
+    rest = train(resumed, architecture, _tiny(2) + _tiny(2)).state_dict()
     assert resumed.samples == 16
     for name, value in whole.items():
         assert torch.equal(value, rest[name]), name
 
 
-def test_curriculum_trains_sixteen_frames_with_drops_and_memory() -> None:
-    names = [stage.name for stage in curriculum()]
+@pytest.mark.parametrize("architecture", [FIRST, SECOND])
+def test_stages_name_the_parameters_they_train(architecture: Architecture) -> None:
+    stages = curriculum(architecture)
+    names = [stage.name for stage in stages]
     assert names[0] == "tower"
     assert sum(name.startswith("16 frames") for name in names) >= 1
-    assert TOKENS_PER_FRAME == 36
+    student = Student(architecture)
+    trained = [{n for n, _ in student.named_parameters() if stage.trains(n)} for stage in stages]
+    in_tower = {n for n, _ in student.named_parameters() if n.startswith(architecture.tower)}
+    assert in_tower
+    assert in_tower < trained[0]
+    assert not {n for n in trained[0] if "language_model" in n}
+    assert not trained[1] & in_tower
+    assert len(trained[-1]) == len(list(student.parameters()))
+
+
+def test_two_frames_of_a_slice_give_one_label() -> None:
+    sample = next(s for s in (plain(seed, Diet(16)) for seed in range(50)) if _one_that_moves(s))
+    every = np.arange(16 * 36)[None]
+    motions, scenes = (labels[0].numpy().reshape(16, 36) for labels in context_labels([sample], every))
+    folded = context_labels([sample], every[:, : 8 * 36], slice_frames=2)
+    for slices, frames in zip(folded, (motions, scenes), strict=True):
+        later, earlier = frames[1::2], frames[::2]
+        expected = np.where(later == -100, earlier, later)
+        assert np.array_equal(slices[0].numpy().reshape(8, 36), expected)
+    thing = next(t for t in sample.clip.script.things if t.role == "main" and t.motion != "still")
+    assert (motions == list(DIRECTIONS).index(thing.motion)).any()
+
+
+def _one_that_moves(sample: Sample) -> bool:
+    return any(t.role == "main" and t.motion != "still" for t in sample.clip.script.things)
 
 
 def test_command_line_asks_for_a_folder(capsys: pytest.CaptureFixture[str]) -> None:

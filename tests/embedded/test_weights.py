@@ -11,7 +11,6 @@ import torch
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
 
-from streamprune.embedded.evaluate.__main__ import WEIGHTS
 from streamprune.embedded.evaluate.scoring import (
     Examinee,
     Seen,
@@ -24,7 +23,9 @@ from streamprune.embedded.evaluate.scoring import (
 )
 from streamprune.embedded.train.tokenizer import END
 from streamprune.embedded.world import clip
+from streamprune.models.checkpoint_files import embedded_folder
 
+WEIGHTS = embedded_folder()
 _CLIPS = 24
 
 

@@ -13,6 +13,7 @@ from streamprune.embedded.train.packing import encode
 from streamprune.embedded.train.tokenizer import UNKNOWN
 from streamprune.embedded.world import seeds, textures, wordings
 from streamprune.embedded.world.crowd import BACKGROUND, crowd
+from streamprune.embedded.world.draw import cell_coverage
 from streamprune.errors import InvalidTypeError, InvalidValueError
 
 
@@ -154,6 +155,20 @@ def test_crowded_frame_labels_follow_the_objects() -> None:
     for thing in frame.things:
         row, col = thing.center(0)
         assert frame.kinds[(row // 16) * 6 + col // 16] != BACKGROUND
+
+
+def test_crowded_pairs_of_frames_have_the_labels_of_both() -> None:
+    pairs = [crowd(seed, "train", frames=2) for seed in range(40)]
+    spans = {(t.start, t.stop) for pair in pairs for t in pair.things}
+    assert spans == {(0, 1), (1, 2), (0, 2)}
+    for seed, pair in enumerate(pairs):
+        single = crowd(seed, "train")
+        assert pair.images.shape == (2, 96, 96, 3)
+        assert [t.kind for t in pair.things] == [t.kind for t in single.things]
+        for thing in pair.things:
+            covered = [cell_coverage(thing.kind, thing.half_pixels, center) for center in thing.centers]
+            assert all(pair.kinds[share.argmax()] != BACKGROUND for share in covered if share.max() > 0.12)
+    assert (pairs[0].images[0] != pairs[0].images[1]).any()
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,16 @@ from rich.progress import track
 from streamprune.embedded.evaluate.report import METHODS, measure
 from streamprune.embedded.evaluate.scoring import load
 from streamprune.embedded.evaluate.tables import show
-
-WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
+from streamprune.models.checkpoint_files import resolve_name
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m streamprune.embedded.evaluate", description=__doc__)
     parser.add_argument(
-        "--model", type=Path, default=WEIGHTS, help="folder with the model (default: the shipped one)"
+        "--model",
+        default="embedded",
+        help="a shipped model or a folder (default: embedded)",
     )
     parser.add_argument("--questions", type=int, default=2000)
     parser.add_argument("--frames", type=int, default=16)
@@ -37,12 +38,12 @@ def main(arguments: list[str]) -> int:
     """Measure and print."""
     options = parse(arguments)
     torch.set_num_threads(options.threads)
-    console = Console()
+    console, folder = Console(), Path(resolve_name(options.model))
 
     def progress(items: Iterable[int], label: str) -> Iterable[int]:
         return track(list(items), label, console=console, transient=True, disable=not console.is_terminal)
 
-    report = measure(load(options.model), options.questions, options.frames, options.methods, progress)
+    report = measure(load(folder), options.questions, options.frames, options.methods, progress)
     show(report, console)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)

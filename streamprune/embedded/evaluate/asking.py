@@ -11,6 +11,7 @@ from streamprune.metrics.flops import DecoderShape
 from streamprune.models.base import VideoFamily
 from streamprune.pipelines.answers import Answer, Stats
 from streamprune.pipelines.offline import VideoLLM
+from streamprune.readers import open_source
 from streamprune.recipe import Recipe
 
 # the longest answer of the world has four words
@@ -47,17 +48,17 @@ class Asker:
         for clip in clips:
             num_frames = None if "frames" in recipe.stages else clip.num_frames
             texts = [question.text for question in clip.questions]
-            yield (
-                clip,
-                self._vlm.ask(
-                    clip.frames,
+            # an array alone would be taken for one frame a second; some models read times
+            with open_source(clip.frames, fps=clip.fps) as video:
+                found = self._vlm.ask(
+                    video,
                     texts,
                     recipe=recipe,
                     keep_ratio=keep_ratio,
                     num_frames=num_frames,
                     max_new_tokens=_MAX_NEW_TOKENS,
-                ),
-            )
+                )
+            yield clip, found
 
     def cost(self, stats: Sequence[Stats]) -> Cost:
         """What all of them took together."""

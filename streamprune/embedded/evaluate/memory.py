@@ -9,9 +9,8 @@ import torch
 
 from streamprune.embedded.evaluate.intervals import share
 from streamprune.embedded.evaluate.scoring import CELLS, Examinee
-from streamprune.embedded.train.language import answer_logits, exact_matches
-from streamprune.embedded.train.packing import clip_positions, pack
-from streamprune.embedded.train.tower import patch_features, pixels, project
+from streamprune.embedded.train.language import answers, show
+from streamprune.embedded.train.tower import pixels
 from streamprune.embedded.world import Question, Stream, StreamQuestion, stream
 
 SHOWN_FRAMES = 16
@@ -41,12 +40,11 @@ def is_right(
     shown = recalled(question, seed)
     slots = [0, *(int(s) for s in np.cumsum(np.minimum(np.diff(shown), largest_gap)))]
     images = pixels(np.stack([video.frame(number) for number in shown]))
-    tokens = project(examinee.model, patch_features(examinee.model, images)).flatten(0, 1)[None]
-    places = clip_positions(slots, np.arange(len(shown) * CELLS), renumber=False)[None]
+    architecture, model = examinee.architecture, examinee.model
+    tokens = architecture.tokens(model, architecture.patches(model, images)).flatten(0, 1)[None]
     asked = [[Question(question.text, question.answer, question.type, ())]]
-    packed = pack(asked, places)
-    logits, targets = answer_logits(examinee.model, tokens, packed, places)
-    return exact_matches(logits, targets, asked, packed)[0]
+    every = np.arange(len(shown) * CELLS)[None]
+    return answers(architecture, model, show(architecture, tokens, every, [slots]), asked)[0]
 
 
 def memory_table(examinee: Examinee, questions: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamprune.embedded.world import Clip, Question
+from streamprune.embedded.world.clips import by_slice
 from streamprune.reduction import Reduction
 
 
@@ -25,16 +26,19 @@ def purity(reduction: Reduction) -> NDArray[np.float32]:
     return found
 
 
-def evidence_recall(clip: Clip, questions: Sequence[Question], share: NDArray[np.float32]) -> list[float]:
+def evidence_recall(
+    clip: Clip, questions: Sequence[Question], share: NDArray[np.float32], slice_frames: int = 1
+) -> list[float]:
     """For each of ``questions`` about ``clip``, how well its evidence survived, in [0, 1].
 
     ``share`` is :func:`purity`. Of every object a question is about, the best surviving token counts: its
     share of a kept row times how much of it the object covers, over the same for the object's best token
-    before the reduction. A question's recall is the mean over its objects.
+    before the reduction. A question's recall is the mean over its objects. A token shows as much of an object
+    as the best of the ``slice_frames`` frames it was made of.
     """
     recalls = []
     for question in questions:
-        evidence = clip.evidence_by_thing(question).reshape(-1, len(share))
+        evidence = by_slice(clip.evidence_by_thing(question), slice_frames).reshape(-1, len(share))
         before = evidence.max(1)
         after = (evidence * share).max(1)
         recalls.append(float(np.mean(after[before > 0] / before[before > 0])) if (before > 0).any() else 1.0)

@@ -129,7 +129,7 @@ def measure(
     report: dict[str, Any] = {
         "model": examinee.folder.name,
         "frames": frames,
-        "tokens": frames * CELLS,
+        "tokens": examinee.architecture.slices(frames) * CELLS,
         "clips": len(clips),
         "full": full,
         "by_type": {name: share(found).entry() for name, found in sorted(by_type(clips, outcomes).items())},
@@ -139,7 +139,7 @@ def measure(
         "training_wordings": _short(examinee, exam(questions // 4, frames, "train")),
         "damage": _damaged(examinee, some),
         "other_lengths": {str(n): _short(examinee, exam(questions // 4, n)) for n in (4, 8, 24, 32)},
-        "memory": memory_table(examinee, questions // 10),
+        "memory": memory_table(examinee, questions // 10) if examinee.architecture.uneven_times else {},
         "generate": _agreement(examinee, clips[:5], outcomes[:5]),
     }
     report["cpu_minutes"] = round((time.process_time() - began) / 60, 2)

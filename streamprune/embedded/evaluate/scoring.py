@@ -1,4 +1,4 @@
-"""Answering the world's questions with the embedded model, from all or from some of a clip's tokens."""
+"""Answering the world's questions with an embedded model, from all or from some of a clip's tokens."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
+from transformers import AutoTokenizer
 
 from streamprune.embedded.evaluate.oracle import oracle
-from streamprune.embedded.train.architecture import PoolingHead, load_head
-from streamprune.embedded.train.language import answer_logits, exact_matches
-from streamprune.embedded.train.packing import clip_positions, pack
-from streamprune.embedded.train.tower import patch_features, pixels, project
+from streamprune.embedded.train.architecture import TOKENS_PER_SLICE, Architecture
+from streamprune.embedded.train.architectures import ARCHITECTURES
+from streamprune.embedded.train.language import answers, show
+from streamprune.embedded.train.pooling_head import PoolingHead, load_head
+from streamprune.embedded.train.tower import pixels
 from streamprune.embedded.world import Clip, Question
 from streamprune.models.base import VideoFamily
 from streamprune.models.loading import load_model
@@ -28,71 +29,88 @@ from streamprune.registry import get_method
 from streamprune.tokens import QUESTION_SIGNALS, VisualTokens
 
 SIDE = 6
-CELLS = SIDE * SIDE
+CELLS = TOKENS_PER_SLICE
 
 
 @dataclass(frozen=True)
 class Examinee:
-    """A loaded model with its pooling head; ``family`` is the same model behind the verbs of the package."""
+    """A loaded model with its pooling head (None where it has none).
 
-    model: LlavaOnevisionForConditionalGeneration
-    head: PoolingHead
+    ``family`` is the same model behind the verbs of the package.
+    """
+
+    model: Any
+    head: PoolingHead | None
     folder: Path
     family: VideoFamily
+    architecture: Architecture
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A clip after the tower: tokens (frames, 6, 6, 192) and saliency (frames, 6, 6).
+    """A clip after the tower: tokens (slices, 6, 6, 192) and saliency (slices, 6, 6).
 
-    ``signals`` computes what a method needs when it is first asked.
+    ``coverage`` (things, slices, 36) is that of every token by each thing; ``signals`` computes what a method
+    needs when it is first asked.
     """
 
     clip: Clip
     tokens: Tensor
     saliency: Tensor
+    coverage: NDArray[np.float32]
     signals: Signals
 
 
 def load(folder: Path) -> Examinee:
     """Load model and pooling head as any other Hugging Face folder."""
     family = load_model(folder, device="cpu", dtype="float32")
-    return Examinee(family.model, load_head(folder), folder, family)
+    architecture = ARCHITECTURES[family.model_type]
+    head = architecture.pooling_head()
+    return Examinee(
+        family.model, None if head is None else load_head(folder, head), folder, family, architecture
+    )
 
 
 @torch.no_grad()
 def look(examinee: Examinee, clip: Clip, frames: NDArray[np.uint8] | None = None) -> Seen:
     """Encode a clip; ``frames`` replaces its pixels by damaged ones."""
-    shown = clip.frames if frames is None else frames
-    patches = patch_features(examinee.model, pixels(shown))
-    tokens = project(examinee.model, patches).reshape(len(patches), SIDE, SIDE, -1)
-    saliency = examinee.head.saliency(patches).reshape(-1, SIDE, SIDE)
+    architecture, family = examinee.architecture, examinee.family
+    images = pixels(architecture.fill(clip.frames if frames is None else frames))
+    patches = architecture.patches(examinee.model, images)
+    tokens = architecture.tokens(examinee.model, patches).reshape(len(patches), SIDE, SIDE, -1)
 
     def late(names: Sequence[str]) -> tuple[Mapping[str, Tensor], float]:
-        return examinee.family.encode(pixels(shown), names).signals, 0.0
+        return family.encode(images, names).signals, 0.0
 
-    first = {"saliency": saliency, "frame_features": examinee.head(patches)}
-    return Seen(clip, tokens, saliency, examinee.family.signals(first, late))
+    if examinee.head is None:
+        first = dict(late(["saliency"])[0])
+    else:
+        first = {
+            "saliency": examinee.head.saliency(patches).reshape(-1, SIDE, SIDE),
+            "frame_features": examinee.head(patches),
+        }
+    covered = architecture.per_slice(clip.coverage.reshape(len(clip.script.things), -1, CELLS))
+    return Seen(clip, tokens, first["saliency"], covered, family.signals(first, late))
 
 
 @torch.no_grad()
 def answered(
-    model: LlavaOnevisionForConditionalGeneration,
+    architecture: Architecture,
+    model: Any,
     questions: Sequence[Question],
     num_frames: int,
     index: NDArray[np.int64],
     features: Tensor,
 ) -> list[bool]:
     """Whether each question is answered exactly from ``features`` (kept, 192) at flat ``index``."""
-    places = clip_positions(range(num_frames), index, renumber=False)[None]
-    packed = pack([questions], places)
-    logits, targets = answer_logits(model, features[None], packed, places)
-    return exact_matches(logits, targets, [questions], packed)
+    shown = show(architecture, features[None], index[None], [range(num_frames)])
+    return answers(architecture, model, shown, [questions])
 
 
 def marks(examinee: Examinee, seen: Seen, index: NDArray[np.int64], features: Tensor) -> list[bool]:
     """Whether each question is answered exactly from ``features`` (kept, 192) at flat ``index``."""
-    return answered(examinee.model, seen.clip.questions, seen.clip.num_frames, index, features)
+    clip = seen.clip
+    return answered(examinee.architecture, examinee.model, clip.questions, clip.num_frames, index, features)
 
 
 def full_marks(examinee: Examinee, seen: Seen) -> list[bool]:
@@ -113,8 +131,7 @@ def reduced_marks(examinee: Examinee, seen: Seen, method: str, keep_ratio: float
     """
     if method == "oracle":
         flat = seen.tokens.flatten(0, 2)
-        coverage = seen.clip.coverage.reshape(len(seen.clip.script.things), -1, CELLS)
-        index = oracle(coverage, max(1, round(keep_ratio * len(flat))))
+        index = oracle(seen.coverage, max(1, round(keep_ratio * len(flat))))
         return marks(examinee, seen, index, flat[torch.from_numpy(index)]), len(index)
     options: dict[str, Any] = {"seed": seen.clip.seed} if method == "random" else {}
     found: list[bool] = []
@@ -123,8 +140,14 @@ def reduced_marks(examinee: Examinee, seen: Seen, method: str, keep_ratio: float
         reduction = reduce_tokens(seen.tokens, method, keep_ratio=keep_ratio, signals=signals, **options)
         # rows that stand for no token take the last place, as in a prompt
         index = torch.where(reduction.index < 0, reduction.grid.tokens - 1, reduction.index).numpy()
-        places = index.astype(np.int64)
-        found += answered(examinee.model, questions, seen.clip.num_frames, places, reduction.features)
+        found += answered(
+            examinee.architecture,
+            examinee.model,
+            questions,
+            seen.clip.num_frames,
+            index.astype(np.int64),
+            reduction.features,
+        )
         kept.append(len(reduction))
     return found, float(np.mean(kept))
 
@@ -143,7 +166,7 @@ def _views(
 
 
 def best_cells(seen: Seen, top: int, by: str) -> NDArray[np.int64]:
-    """The ``top`` cells of every frame, (frames, top), by the head's ``saliency`` or at ``random``."""
+    """The ``top`` cells of every slice, (slices, top), by ``saliency`` or at ``random``."""
     scores = seen.saliency.reshape(-1, CELLS).numpy()
     if by == "random":
         scores = np.random.default_rng(seen.clip.seed).random(scores.shape)
@@ -151,23 +174,20 @@ def best_cells(seen: Seen, top: int, by: str) -> NDArray[np.int64]:
 
 
 def salient_marks(examinee: Examinee, seen: Seen, top: int, by: str) -> list[bool]:
-    """Marks from the ``top`` tokens of every frame alone."""
-    index = np.sort(
-        (best_cells(seen, top, by) + np.arange(seen.clip.num_frames)[:, None] * CELLS).reshape(-1)
-    )
+    """Marks from the ``top`` tokens of every slice alone."""
+    index = np.sort((best_cells(seen, top, by) + np.arange(len(seen.tokens))[:, None] * CELLS).reshape(-1))
     return marks(examinee, seen, index, seen.tokens.flatten(0, 2)[torch.from_numpy(index)])
 
 
 def salient_recall(seen: Seen, top: int, by: str) -> tuple[list[bool], list[bool]]:
-    """Whether the ``top`` tokens of its frames touch each object; and the brief ones alone.
+    """Whether the ``top`` tokens of its slices touch each object; and the brief ones alone.
 
     A token touches an object if it covers at least half of what the object's best token covers.
     """
     best = best_cells(seen, top, by)
     every, brief = [], []
-    for thing, coverage in zip(seen.clip.script.things, seen.clip.coverage, strict=True):
-        flat = coverage.reshape(-1, CELLS)
-        hit = bool(np.take_along_axis(flat, best, axis=1).max() >= 0.5 * flat.max())
+    for thing, coverage in zip(seen.clip.script.things, seen.coverage, strict=True):
+        hit = bool(np.take_along_axis(coverage, best, axis=1).max() >= 0.5 * coverage.max())
         every.append(hit)
         if thing.role != "main":
             brief.append(hit)
@@ -178,22 +198,18 @@ def salient_recall(seen: Seen, top: int, by: str) -> tuple[list[bool], list[bool
 def generated(examinee: Examinee, clip: Clip) -> list[str]:
     """Answers of stock ``generate()`` from the pixels, one question at a time."""
     tokenizer = AutoTokenizer.from_pretrained(examinee.folder)
-    images = pixels(clip.frames)[None]
-    video = [examinee.model.config.video_token_id] * (clip.num_frames * CELLS + 1)
-    answers = []
+    images = pixels(examinee.architecture.fill(clip.frames))
+    texts = []
     for question in clip.questions:
         content = [{"type": "video"}, {"type": "text", "text": question.text}]
         text = tokenizer.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
-        ids = tokenizer(text)["input_ids"]
-        at = ids.index(video[0])
-        row = torch.tensor([ids[:at] + video + ids[at + 1 :]])
-        out = examinee.model.generate(
-            input_ids=row, attention_mask=torch.ones_like(row), pixel_values_videos=images, max_new_tokens=8
-        )
-        answers.append(tokenizer.decode(out[0, row.shape[1] :], skip_special_tokens=True).strip())
-    return answers
+        inputs = examinee.architecture.stock_inputs(tokenizer(text)["input_ids"], images)
+        out = examinee.model.generate(**inputs, max_new_tokens=8)
+        new = out[0, inputs["input_ids"].shape[1] :]
+        texts.append(tokenizer.decode(new, skip_special_tokens=True).strip())
+    return texts
 
 
 def by_type(clips: Sequence[Clip], outcomes: Sequence[Sequence[bool]]) -> dict[str, list[bool]]:

@@ -17,6 +17,8 @@ from streamprune.embedded.evaluate.oracle import oracle
 from streamprune.embedded.evaluate.recall import evidence_recall, purity
 from streamprune.embedded.evaluate.report import exam
 from streamprune.embedded.evaluate.scoring import CELLS, answered
+from streamprune.embedded.train.architecture import Architecture
+from streamprune.embedded.train.architectures import ARCHITECTURES
 from streamprune.embedded.world import GROUPS, Clip, Question
 from streamprune.errors import UnsupportedModelError
 from streamprune.models.base import EncodedFrames, VideoFamily
@@ -31,8 +33,6 @@ from streamprune.tokens import QUESTION_SIGNALS, VisualTokens
 
 KEEP_RATIOS = (0.5, 0.25, 0.1, 0.05)
 ORACLE = "oracle"
-# the architecture whose prompts are packed
-_PACKED = "llava_onevision"
 Progress = Callable[[str, int, int], None]
 
 
@@ -83,6 +83,10 @@ class Suite:
         """The model, behind the verbs of the package."""
         return load_model(self.model, device="cpu")
 
+    @property
+    def _architecture(self) -> Architecture:
+        return ARCHITECTURES[self.family.model_type]
+
     @cached_property
     def _asker(self) -> Asker:
         return Asker(self.family)
@@ -90,7 +94,7 @@ class Suite:
     def _is_packed(self, recipe: Recipe | None) -> bool:
         """Whether all questions of a clip can be answered in one pass."""
         alone = recipe is None or set(recipe.stages) == {"pre_llm"}
-        return alone and self.family.model_type == _PACKED
+        return alone and self.family.model_type in ARCHITECTURES
 
     @cached_property
     def clips(self) -> list[Clip]:
@@ -130,8 +134,8 @@ class Suite:
         """Figures from answers that were given one by one, with what they took."""
         if recipe is None:
             raise UnsupportedModelError(
-                f"the oracle knows the grid of the model 'embedded' alone, not that of {self.model!r}; "
-                f"leave out {ORACLE!r}"
+                f"the oracle knows the grids of {', '.join(ARCHITECTURES)} alone, not that of {self.model!r} "
+                f"({self.family.model_type}); leave out {ORACLE!r}"
             )
         verdicts: list[Verdict] = []
         answers: list[Answer] = []
@@ -169,9 +173,10 @@ class Suite:
         self, recipe: Recipe | None, keep_ratio: float | None, clip: Clip, encoded: EncodedFrames
     ) -> Iterator[tuple[tuple[Question, ...], Reduction]]:
         """The clip's questions with what is left for them; at once unless the method reads the question."""
-        tokens = encoded.tokens(self.family.signals(encoded.signals), tuple(map(float, range(self.frames))))
+        times = self.family.slice_times(range(self.frames))
+        tokens = encoded.tokens(self.family.signals(encoded.signals), times)
         if recipe is None:
-            yield clip.questions, _oracle(clip, tokens, keep_ratio or 1.0)
+            yield clip.questions, self._oracle(clip, tokens, keep_ratio or 1.0)
             return
         recipe = recipe.with_budget(keep_ratio)
         choice = recipe.stages["pre_llm"]
@@ -189,16 +194,18 @@ class Suite:
         # rows that stand for no token take the last place, as in a prompt
         index = torch.where(reduction.index < 0, reduction.grid.tokens - 1, reduction.index)
         places = index.numpy().astype(np.int64)
-        right = answered(self.family.model, questions, self.frames, places, reduction.features)
-        recalls = evidence_recall(clip, questions, purity(reduction))
+        right = answered(
+            self._architecture, self.family.model, questions, self.frames, places, reduction.features
+        )
+        recalls = evidence_recall(clip, questions, purity(reduction), self._architecture.slice_frames)
         return [Verdict(*row) for row in zip(questions, right, recalls, strict=True)]
 
-
-def _oracle(clip: Clip, tokens: VisualTokens, keep_ratio: float) -> Reduction:
-    """What the world itself would keep, knowing where everything is."""
-    coverage = clip.coverage.reshape(len(clip.script.things), -1, CELLS)
-    index: Tensor = torch.from_numpy(oracle(coverage, max(1, round(keep_ratio * len(tokens)))))
-    return Reduction.select(tokens, index)
+    def _oracle(self, clip: Clip, tokens: VisualTokens, keep_ratio: float) -> Reduction:
+        """What the world itself would keep, knowing where everything is."""
+        things = clip.coverage.reshape(len(clip.script.things), -1, CELLS)
+        coverage = self._architecture.per_slice(things)
+        index: Tensor = torch.from_numpy(oracle(coverage, max(1, round(keep_ratio * len(tokens)))))
+        return Reduction.select(tokens, index)
 
 
 def _figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:

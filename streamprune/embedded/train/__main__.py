@@ -15,6 +15,8 @@ from pathlib import Path
 
 import torch
 
+from streamprune.embedded.train.architectures import ARCHITECTURES
+from streamprune.embedded.train.loop import Stage
 from streamprune.embedded.train.parallel import MALLOC_SETTINGS
 from streamprune.embedded.train.progress import LogBar
 from streamprune.embedded.train.stages import curriculum
@@ -24,6 +26,7 @@ from streamprune.embedded.train.worker import work
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m streamprune.embedded.train", description=__doc__)
+    parser.add_argument("--architecture", choices=sorted(ARCHITECTURES), default="llava_onevision")
     parser.add_argument(
         "--out", type=Path, required=True, help="folder of checkpoint and log; a run there is resumed"
     )
@@ -59,7 +62,7 @@ def main(arguments: list[str]) -> int:
     for child in children:
         child.start()
     try:
-        _wait(children, options.out)
+        _wait(children, options.out, curriculum(ARCHITECTURES[options.architecture]))
     except KeyboardInterrupt:
         return 130
     finally:
@@ -69,9 +72,9 @@ def main(arguments: list[str]) -> int:
     return max(abs(child.exitcode or 0) for child in children)
 
 
-def _wait(children: Sequence[SpawnProcess], folder: Path) -> None:
+def _wait(children: Sequence[SpawnProcess], folder: Path, stages: Sequence[Stage]) -> None:
     """Wait until all workers are done or one has failed."""
-    with LogBar(folder, curriculum()) as bar:
+    with LogBar(folder, stages) as bar:
         while any(child.is_alive() for child in children):
             if any(child.exitcode not in (None, 0) for child in children):
                 break

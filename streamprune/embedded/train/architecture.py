@@ -1,168 +1,138 @@
-"""Build the embedded model (a stock LLaVA-OneVision, very small), its pooling head, and save both."""
+"""What one architecture does its own way when it is trained: its tower, its positions, its files.
+
+Everything else of the training (world, stages, packing, dropping, losses) is the same for all.
+"""
 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from transformers import (
-    GenerationConfig,
-    LlavaOnevisionConfig,
-    LlavaOnevisionForConditionalGeneration,
-    Qwen2Config,
-    SiglipVisionConfig,
-)
-from transformers.models.siglip.modeling_siglip import SiglipMultiheadAttentionPoolingHead
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import GenerationConfig
 
-from streamprune.embedded.train.tokenizer import (
-    END,
-    IMAGE,
-    PAD,
-    START,
-    VIDEO,
-    build_tokenizer,
-    vocabulary_size,
-)
+from streamprune.embedded.train.packing import Frame
+from streamprune.embedded.train.pooling_head import PoolingHead, save_head
+from streamprune.embedded.train.tokenizer import END, PAD, START, VIDEO
+from streamprune.embedded.world.clips import by_slice
+from streamprune.embedded.world.draw import CELLS
 
-TOKENS_PER_FRAME = 36
-IMAGE_SIDE = 96
+TOKENS_PER_SLICE = CELLS * CELLS
 
 
-def vision_config() -> SiglipVisionConfig:
-    """The tower: 144 patches of 8 x 8 pixels, four layers of 128."""
-    return SiglipVisionConfig(
-        image_size=IMAGE_SIDE,
-        patch_size=8,
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        vision_use_head=False,
-    )
+class Architecture(ABC):
+    """A stock model class at the embedded size, and how the training drives its parts.
+
+    A *slice* is what the tower turns into one grid of 36 tokens: one frame or several.
+
+    Attributes:
+        model_type: as in ``config.json``.
+        slice_frames: frames of a slice; a clip whose last slice is not full shows its last frame again.
+        axes: of the positions in the language model.
+        frame: the words around the visual tokens.
+        tower: how the names of the tower's parameters begin.
+        projector: the same for what turns patches into tokens.
+        placed_by_tower: whether a token's features tell where it stands (asked of them in training); if not,
+            the language model is asked.
+        renumber_share: of the clips that lose tokens, how many get new positions.
+        uneven_times: whether slices may be of any distance in time from one another.
+        stretches: times of a clip are multiplied by one of these in training, each as often.
+    """
+
+    model_type: ClassVar[str]
+    slice_frames: ClassVar[int]
+    axes: ClassVar[int]
+    frame: ClassVar[Frame]
+    tower: ClassVar[tuple[str, ...]]
+    projector: ClassVar[tuple[str, ...]]
+    placed_by_tower: ClassVar[bool]
+    renumber_share: ClassVar[float]
+    uneven_times: ClassVar[bool]
+    stretches: ClassVar[tuple[int, ...]]
+
+    @abstractmethod
+    def build(self) -> Any:
+        """The model with random weights from the global torch generator."""
+
+    @abstractmethod
+    def pooling_head(self) -> PoolingHead | None:
+        """A new pooling head, None where the family has no use for one."""
+
+    @abstractmethod
+    def patches(self, model: Any, frames: Tensor) -> Tensor:
+        """Patch features (slices, 144, channels) of prepared frames (slices * slice_frames, 3, 96, 96)."""
+
+    @abstractmethod
+    def tokens(self, model: Any, patches: Tensor) -> Tensor:
+        """The visual tokens of the language model (slices, 36, channels) from patch features."""
+
+    @abstractmethod
+    def columns(self, model: Any, visual: Tensor) -> Tensor:
+        """What stands in the prompt for kept tokens (clips, kept, channels): those, and what comes along."""
+
+    @abstractmethod
+    def positions(self, slots: Sequence[int], kept: NDArray[np.int64], renumber: bool) -> NDArray[np.int64]:
+        """Positions (axes, columns) of a clip's columns.
+
+        Args:
+            slots: time slot of each shown frame.
+            kept: flat indices of the tokens kept, over slices.
+            renumber: whether to count 0, 1, 2, ... over what is kept.
+        """
+
+    @abstractmethod
+    def text_start(self, positions: NDArray[np.int64], renumber: bool) -> int:
+        """Position of the first word behind a clip whose columns stand at ``positions``."""
+
+    @abstractmethod
+    def stock_inputs(self, ids: Sequence[int], frames: Tensor) -> dict[str, Tensor]:
+        """What stock ``generate()`` takes for a prompt with one placeholder and a clip's prepared frames."""
+
+    @abstractmethod
+    def files(self) -> Mapping[str, Mapping[str, Any]]:
+        """Contents of the JSON files beside the model: what its stock processor reads."""
+
+    @abstractmethod
+    def save_model(self, folder: Path, model: Any) -> None:
+        """Write config, weights and tokenizer."""
+
+    def slices(self, frames: int) -> int:
+        """Slices of a clip of so many frames."""
+        return -(-frames // self.slice_frames)
+
+    def fill(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """One clip's frames, the last repeated until the last slice is full."""
+        missing = -len(frames) % self.slice_frames
+        return np.concatenate([frames, *[frames[-1:]] * missing]) if missing else frames
+
+    def per_slice(self, coverage: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Coverage (things, frames, 36) to (things, slices, 36): the most in any frame of a slice."""
+        return by_slice(coverage, self.slice_frames)
+
+    def save(self, folder: Path, model: Any, head: PoolingHead | None) -> None:
+        """Write model, tokenizer, processor files and pooling head as one folder for ``from_pretrained``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.save_model(folder, model)
+        for name, content in self.files().items():
+            (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+        if head is not None:
+            save_head(folder, head)
 
 
-def model_config() -> LlavaOnevisionConfig:
-    """The whole model: tower, two-layer projector, four Qwen2 layers of 192."""
-    text = Qwen2Config(
-        vocab_size=vocabulary_size(),
-        hidden_size=192,
-        intermediate_size=512,
-        num_hidden_layers=4,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        max_position_embeddings=8192,
-        rope_theta=10000.0,
-        tie_word_embeddings=True,
-        bos_token_id=START,
-        eos_token_id=END,
-        pad_token_id=PAD,
-    )
-    return LlavaOnevisionConfig(
-        vision_config=vision_config(),
-        text_config=text,
-        image_token_index=IMAGE,
-        video_token_index=VIDEO,
-        image_token_id=IMAGE,
-        video_token_id=VIDEO,
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="full",
-        image_grid_pinpoints=[[IMAGE_SIDE, IMAGE_SIDE]],
-        vision_aspect_ratio="anyres_max_1",
-        tie_word_embeddings=True,
-        bos_token_id=START,
-        eos_token_id=END,
-        pad_token_id=PAD,
-    )
-
-
-class PoolingHead(nn.Module):
-    """``head(post_layernorm(tower output))`` of a stock SigLIP, with SigLIP's own parameter names."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        config = vision_config()
-        self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.head = SiglipMultiheadAttentionPoolingHead(config)
-
-    def forward(self, patches: Tensor) -> Tensor:
-        """Pool patch features (frames, 144, 128) to one feature per frame (frames, 128)."""
-        pooled: Tensor = self.head(self.post_layernorm(patches))
-        return pooled
-
-    def saliency(self, patches: Tensor) -> Tensor:
-        """Attention of the probe on each token, mean over heads, pooled 2 x 2: (frames, 36)."""
-        normed = self.post_layernorm(patches)
-        probe = self.head.probe.expand(len(normed), -1, -1)
-        weights = self.head.attention(probe, normed, normed, average_attn_weights=True)[1]
-        grid = weights.reshape(len(normed), 1, 12, 12)
-        pooled: Tensor = nn.functional.interpolate(grid, size=(6, 6), mode="bilinear").reshape(
-            len(normed), -1
-        )
-        return pooled
-
-
-def build_model() -> LlavaOnevisionForConditionalGeneration:
-    """Build the model with random weights from the global torch generator."""
-    model = LlavaOnevisionForConditionalGeneration(model_config())
-    model.generation_config = GenerationConfig(
+def generation_config() -> GenerationConfig:
+    """Greedy answers that end with the end token."""
+    return GenerationConfig(
         bos_token_id=START, eos_token_id=END, pad_token_id=PAD, do_sample=False, max_new_tokens=16
     )
-    return model
 
 
-def _processor_files() -> dict[str, dict[str, Any]]:
-    size = {"height": IMAGE_SIDE, "width": IMAGE_SIDE}
-    pixels = {
-        "do_resize": True,
-        "size": size,
-        "resample": 3,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
-        "do_convert_rgb": True,
-    }
-    image = {
-        "image_processor_type": "LlavaOnevisionImageProcessor",
-        "image_grid_pinpoints": [[96, 96]],
-        "do_pad": True,
-    }
-    return {
-        "preprocessor_config.json": pixels | image,
-        "video_preprocessor_config.json": pixels | {"video_processor_type": "LlavaOnevisionVideoProcessor"},
-        "processor_config.json": {
-            "processor_class": "LlavaOnevisionProcessor",
-            "num_image_tokens": TOKENS_PER_FRAME,
-            "vision_feature_select_strategy": "full",
-            "vision_aspect_ratio": "anyres_max_1",
-            "image_token": "<image>",
-            "video_token": "<video>",
-        },
-    }
-
-
-def save_folder(folder: Path, model: LlavaOnevisionForConditionalGeneration, head: PoolingHead) -> None:
-    """Write model, tokenizer, processor files and pooling head as one folder for ``from_pretrained``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
-    build_tokenizer().save_pretrained(folder)
-    for name, content in _processor_files().items():
-        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
-    save_head(folder, head)
-
-
-def save_head(folder: Path, head: PoolingHead) -> None:
-    """Write the pooling head as ``pooling_head.safetensors`` (SigLIP's parameter names)."""
-    state = {name: value.detach().float().contiguous() for name, value in head.state_dict().items()}
-    save_file(state, folder / "pooling_head.safetensors", metadata={"format": "pt"})
-
-
-def load_head(folder: Path) -> PoolingHead:
-    """Read the pooling head that ``save_head`` wrote."""
-    head = PoolingHead()
-    head.load_state_dict(load_file(folder / "pooling_head.safetensors"))
-    return head.eval()
+def with_placeholders(ids: Sequence[int], count: int) -> Tensor:
+    """A prompt (1, length) with ``count`` video placeholders in place of its one."""
+    place = list(ids).index(VIDEO)
+    return torch.tensor([[*ids[:place], *[VIDEO] * count, *ids[place + 1 :]]])

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from streamprune.embedded.train.architecture import PoolingHead, build_model, save_folder
+from streamprune.embedded.train.architecture import Architecture
 from streamprune.embedded.train.attention import register
-from streamprune.embedded.train.context import ContextLabels
+from streamprune.embedded.train.context import ContextLabels, PlaceLabels
 from streamprune.embedded.train.optimiser import Optimiser, learning_rate
 from streamprune.embedded.train.parallel import average_gradients, total
 from streamprune.embedded.train.tower import ObjectLabels, TokenLabels
@@ -26,15 +26,18 @@ _SAVE_EVERY_SECONDS = 120.0
 class Student(nn.Module):
     """Everything that is trained: the model, its pooling head and the throw-away heads."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, architecture: Architecture, seed: int = 0) -> None:
         super().__init__()
         torch.manual_seed(seed)
-        self.model = build_model()
+        self.architecture = architecture
+        self.model = architecture.build()
         self.model.set_attn_implementation("eager")  # on a CPU twice as fast as sdpa in training at this size
         self.model.model.language_model.set_attn_implementation(register())
-        self.head = PoolingHead()
-        self.tokens = TokenLabels(self.model.config.text_config.hidden_size)
-        self.context = ContextLabels(self.model.config.text_config.hidden_size)
+        channels = self.model.config.text_config.hidden_size
+        self.head = architecture.pooling_head()
+        self.tokens = TokenLabels(channels, with_place=architecture.placed_by_tower)
+        self.context = ContextLabels(channels)
+        self.places = None if architecture.placed_by_tower else PlaceLabels(channels)
         self.objects = ObjectLabels(self.model.config.vision_config.hidden_size)
 
     @property
@@ -158,10 +161,16 @@ def _probe(run: Run, student: Student, probe: Callable[[Student], dict[str, floa
         return probe(student)
 
 
-def train(run: Run, stages: list[Stage], device: str = "cpu", export: Path | None = None) -> Student:
+def train(
+    run: Run,
+    architecture: Architecture,
+    stages: list[Stage],
+    device: str = "cpu",
+    export: Path | None = None,
+) -> Student:
     """Train all stages that are not done yet; a finished stage is saved and, if asked, exported."""
     run.folder.mkdir(parents=True, exist_ok=True)
-    student = Student().to(device)
+    student = Student(architecture).to(device)
     states = resume(run, student)
     for number in range(run.stage, len(stages)):
         train_stage(run, student, stages[number], number * 10_000_000, states)
@@ -169,7 +178,7 @@ def train(run: Run, stages: list[Stage], device: str = "cpu", export: Path | Non
         run.stage, run.step = number + 1, 0
         save(run, student, None)
         if run.leads and export is not None:
-            save_folder(export, student.model, student.head)
+            architecture.save(export, student.model, student.head)
     total(torch.zeros(1))
     return student
 

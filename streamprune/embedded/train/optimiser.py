@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+_BLOCKS = (".layers.", ".blocks.", ".merger.mlp.")
+
 
 class Optimiser:
     """Two optimisers stepped as one, with a learning rate given at every step."""
@@ -16,7 +18,7 @@ class Optimiser:
         matrices: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
         for name, parameter in named:
-            block = ".layers." in name and parameter.ndim == 2
+            block = parameter.ndim == 2 and any(part in name for part in _BLOCKS)
             (matrices if block else others).append(parameter)
         self.parameters = [*matrices, *others]
         self.parts: list[torch.optim.Optimizer] = [

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import LlavaOnevisionForConditionalGeneration
 
 from streamprune.embedded.world.crowd import BACKGROUND, LabelledFrame, crowd
 from streamprune.embedded.world.draw import CELLS, COLOR_NAMES, KINDS
@@ -18,14 +17,16 @@ _BACKGROUND_WEIGHT = 0.15
 class TokenLabels(nn.Module):
     """Throw-away heads on projected tokens: kind and colour of the object there, and the token's place."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, with_place: bool = True) -> None:
         super().__init__()
         self.kind = nn.Linear(channels, len(KINDS) + 1)
         self.color = nn.Linear(channels, len(COLOR_NAMES) + 1)
-        self.place = nn.Linear(channels, 2 * CELLS)
+        self.place = nn.Linear(channels, 2 * CELLS) if with_place else None
 
     def place_loss(self, tokens: Tensor) -> Tensor:
         """Cross entropy of each token's own row and column; ``tokens`` are (frames, 36, channels)."""
+        if self.place is None:
+            raise ValueError("these heads were built without one for the token's place")
         cells = torch.arange(CELLS * CELLS, device=tokens.device).expand(len(tokens), -1).flatten()
         rows, cols = self.place(tokens).float().flatten(0, 1).chunk(2, dim=-1)
         return nn.functional.cross_entropy(rows, cells // CELLS) + nn.functional.cross_entropy(
@@ -73,23 +74,11 @@ def pixels(frames: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(frames).permute(0, 3, 1, 2).float().sub_(127.5).div_(127.5)
 
 
-def patch_features(model: LlavaOnevisionForConditionalGeneration, images: Tensor) -> Tensor:
-    """What the model itself takes from the tower: the last layer's output, (frames, 144, 128)."""
-    tower = model.model.vision_tower
-    features: Tensor = tower.encoder(inputs_embeds=tower.embeddings(images)).last_hidden_state
-    return features
-
-
-def project(model: LlavaOnevisionForConditionalGeneration, patches: Tensor) -> Tensor:
-    """Project and pool patches to the visual tokens of the language model, (frames, 36, 192)."""
-    tokens: Tensor = model.model.apply_pooling(model.model.multi_modal_projector(patches))
-    return tokens
-
-
-def crowd_batch(first_seed: int, count: int) -> list[LabelledFrame]:
-    """``count`` crowded training frames with consecutive seeds, between 3 and 9 objects each."""
+def crowd_batch(first_seed: int, count: int, frames: int) -> list[LabelledFrame]:
+    """``count`` crowded training slices of ``frames`` frames with consecutive seeds, 3 to 9 objects each."""
     return [
-        crowd(seed, "train", objects=9 if seed % 4 else 3) for seed in range(first_seed, first_seed + count)
+        crowd(seed, "train", objects=9 if seed % 4 else 3, frames=frames)
+        for seed in range(first_seed, first_seed + count)
     ]
 
 

@@ -8,6 +8,7 @@ import os
 
 def work(rank: int, workers: int, port: int, options: argparse.Namespace) -> None:
     """One training process."""
+    from streamprune.embedded.train.architectures import ARCHITECTURES
     from streamprune.embedded.train.loop import Run, train
     from streamprune.embedded.train.parallel import join, leave
     from streamprune.embedded.train.stages import curriculum
@@ -17,6 +18,8 @@ def work(rank: int, workers: int, port: int, options: argparse.Namespace) -> Non
     join(rank, workers, port)
     try:
         run = Run(options.out, rank, workers)
-        train(run, curriculum()[: options.stages], options.device, options.export)
+        architecture = ARCHITECTURES[options.architecture]
+        stages = curriculum(architecture)[: options.stages]
+        train(run, architecture, stages, options.device, options.export)
     finally:
         leave()

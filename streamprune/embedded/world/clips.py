@@ -49,6 +49,15 @@ def upscale(frames: NDArray[np.uint8], side: int, nearest: bool = False) -> NDAr
     return np.stack([np.asarray(Image.fromarray(frame).resize((side, side), method)) for frame in frames])
 
 
+def by_slice(coverage: NDArray[np.float32], slice_frames: int) -> NDArray[np.float32]:
+    """Coverage (things, frames, ...) to (things, slices, ...): the most in any of a slice's frames."""
+    slices = [coverage[:, start::slice_frames] for start in range(slice_frames)]
+    most = slices[0].copy()
+    for later in slices[1:]:
+        np.maximum(most[:, : later.shape[1]], later, out=most[:, : later.shape[1]])
+    return most
+
+
 @dataclass(frozen=True)
 class Clip:
     """A clip of the world; ``frames`` and coverages are drawn on first use.
