@@ -44,7 +44,7 @@ class AccumulatedAttention(Policy):
 
     def observe(self, view: LayerView) -> Mapping[str, torch.Tensor]:
         """Add what this call's queries paid."""
-        received = view.received(decay=self.decay).mean(2)
+        received = view.received(decay=self.decay)
         before = view.state.get("received")
         return {"received": received if before is None else before * self.decay**view.new + received}
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 
 from streamprune.errors import InvalidValueError
 
-# rows of an attention map that exist at a time
-_QUERY_ROWS = 128
+# of an attention map so many numbers exist at a time, of as many queries at least
+_CPU_ELEMENTS, _OTHER_ELEMENTS, _LEAST_ROWS = 2**20, 2**26, 16
 
 # what a segment says about an entry that is no visual token; visual tokens carry the number of their frame
 PROMPT_TEXT = -1
@@ -137,20 +137,43 @@ class LayerView:
         return self._rows(queries, self.held - queries.shape[-2])
 
     def received(self, *, decay: float = 1.0) -> torch.Tensor:
-        """(b, h, H / h, n) float32: attention summed over all queries there are, a block of them at a time.
+        """(b, h, n) float32: attention summed over all queries there are, mean over the heads of a group.
+
+        Computed a block of queries at a time; on a CPU a head at a time too, so that a block stays in its
+        cache.
 
         Args:
             decay: factor that a query's attention loses with every later query.
         """
-        queries = self.grouped_queries()
-        total = torch.zeros(*queries.shape[:3], self.held, device=queries.device)
-        for first, block in self._blocks(queries):
-            rows = self._rows(block, first)
-            later = torch.arange(rows.shape[-2] - 1, -1, -1, device=rows.device)
-            mass = rows.sum(-2) if decay == 1 else (rows * (decay**later)[:, None]).sum(-2)
-            total *= decay ** rows.shape[-2]
-            total[..., : rows.shape[-1]] += mass
-        return total
+        queries = self.grouped_queries().mul(self._scaling).flatten(0, 1)
+        keys, hidden = self.keys.float().flatten(0, 1), self.hidden.flatten(0, 1)
+        bias = None if self.bias is None else self.bias.flatten(0, 1)
+        padded = hidden if bool(hidden.any()) else None
+        heads, groups, count, _ = queries.shape
+        total = torch.zeros(heads, self.held, device=keys.device)
+        at_once = 1 if keys.device.type == "cpu" else heads
+        rows = max(_LEAST_ROWS, _block_elements(keys.device) // (at_once * groups * self.held))
+        for head in range(0, heads, at_once):
+            some = slice(head, head + at_once)
+            for first in range(0, count, rows):
+                block = queries[some, :, first : first + rows]
+                start, new = self.held - count + first, block.shape[2]
+                seen = start + new
+                logits = block @ keys[some, None, :seen].transpose(-1, -2)
+                if bias is not None:
+                    logits += bias[some, None, None, :seen]
+                later = torch.ones(new, new, dtype=torch.bool, device=keys.device).triu_(1)
+                logits[..., start:].masked_fill_(later, -torch.inf)
+                if padded is not None:
+                    logits.masked_fill_(padded[some, None, None, :seen], -torch.inf)
+                paid = torch.softmax(logits, -1)
+                if padded is not None:
+                    paid.masked_fill_(padded[some, None, start:seen, None], 0.0)
+                weights = decay ** torch.arange(new - 1, -1, -1, device=keys.device) / groups
+                mass = weights.repeat(groups) @ paid.flatten(1, 2)
+                total[some] *= decay**new
+                total[some, :seen] += mass
+        return total.view(self.tokens.shape)
 
     def grouped_queries(self, rows: int | None = None) -> torch.Tensor:
         """(b, h, H / h, rows, dim) float32: the queries, or the last ``rows``, by the head they read from."""
@@ -170,20 +193,21 @@ class LayerView:
         ahead_cos, ahead_sin = steps.cos().mean(0), steps.sin().mean(0)
         return cos * ahead_cos - sin * ahead_sin, sin * ahead_cos + cos * ahead_sin
 
-    def _blocks(self, queries: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-        """(entry of the first query, some queries), in order."""
-        start = self.held - queries.shape[-2]
-        for first in range(0, queries.shape[-2], _QUERY_ROWS):
-            yield start + first, queries[..., first : first + _QUERY_ROWS, :]
+    @property
+    def _scaling(self) -> float:
+        return float(self.keys.shape[-1]) ** -0.5 if self.scaling is None else self.scaling
 
     def _rows(self, queries: torch.Tensor, first: int) -> torch.Tensor:
         """Attention of ``queries``, which belong to the entries from ``first`` on, to all before them."""
-        scaling = self.keys.shape[-1] ** -0.5 if self.scaling is None else self.scaling
         seen = first + queries.shape[-2]
-        logits = queries * scaling @ self.keys[:, :, None, :seen].float().transpose(-1, -2)
+        logits = queries * self._scaling @ self.keys[:, :, None, :seen].float().transpose(-1, -2)
         if self.bias is not None:
             logits += self.bias[:, :, None, None, :seen]
         entries, hidden = torch.arange(seen, device=logits.device), self.hidden[:, :, None, :seen]
         unseen = (entries > entries[first:, None]) | hidden[..., None, :]
         rows = torch.softmax(logits.masked_fill_(unseen, -torch.inf), -1)
         return rows.masked_fill_(hidden[..., first:, None], 0.0)
+
+
+def _block_elements(device: torch.device) -> int:
+    return _CPU_ELEMENTS if device.type == "cpu" else _OTHER_ELEMENTS

@@ -94,7 +94,7 @@ class ZeroMerge(AccumulatedAttention):
 
     def observe(self, view: LayerView) -> Mapping[str, torch.Tensor]:
         """Attention received; "weight" is the number of tokens of a merged entry, 0 of any other."""
-        received = view.received(decay=self.decay).mean(2)
+        received = view.received(decay=self.decay)
         if self.window is not None and view.new > 1:
             received = max_pool1d(received, self.kernel, 1, self.kernel // 2)
         before = view.state.get("received")

@@ -372,14 +372,22 @@ def test_expected_attention_of_equal_keys_goes_by_their_values() -> None:
         policy.observe(random_view(12))
 
 
-def test_attention_in_blocks_sums_to_one_for_every_query() -> None:
+@pytest.mark.parametrize("elements", [2**20, 600])
+def test_attention_in_blocks_sums_to_one_for_every_query(
+    monkeypatch: pytest.MonkeyPatch, elements: int
+) -> None:
+    monkeypatch.setattr("streamprune.kv.view._CPU_ELEMENTS", elements)
     view = random_view(300, dim=4)
+    view = dataclasses.replace(view, bias=torch.rand(1, 2, 300, generator=torch.Generator().manual_seed(2)))
     received = view.received()
     assert torch.allclose(received.sum(-1), torch.tensor(300.0))
-    assert torch.allclose(received, view.attention(300).sum(-2), atol=1e-4)
+    assert torch.allclose(received, view.attention(300).sum(-2).mean(2), atol=1e-4)
     decayed = view.received(decay=0.9)
     weights = 0.9 ** torch.arange(299, -1, -1)
-    assert torch.allclose(decayed, (view.attention(300) * weights[:, None]).sum(-2), atol=1e-4)
+    assert torch.allclose(decayed, (view.attention(300) * weights[:, None]).sum(-2).mean(2), atol=1e-4)
+    padded = dataclasses.replace(view, tokens=(view.tokens - 37).clamp(min=-1))
+    assert torch.allclose(padded.received(), padded.attention(300).sum(-2).mean(2), atol=1e-4)
+    assert torch.allclose(padded.received().sum(-1), torch.tensor(263.0))
 
 
 def test_padding_is_nobody() -> None:
