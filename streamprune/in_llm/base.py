@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import torch
 
 from streamprune.budget import Budget
+from streamprune.checks import check_flag
 from streamprune.errors import InvalidValueError
 from streamprune.ops.attention_rows import attention_rows
 from streamprune.ops.merging import Entries
@@ -173,25 +174,37 @@ class InLLMMethod(ABC):
         keep_ratio: share of the visual tokens that is left after the last cut, in (0, 1].
         keep_tokens: number of visual tokens left after the last cut; give one of the two. Neither: what the
             method was published with.
+        compact_below: whether the layers below the cuts also forget, once the prompt is through, what did not
+            go all the way up, so that all layers hold the same entries. The prompt saw it there; what comes
+            later does not.
 
     Class attributes:
         needs: names of what :meth:`decide` reads: "attention", "projections", "states", "grid", "parts".
         causal: no in-LLM method is; the question has to be there.
         prunes_heads: whether decisions name heads.
+        can_compact: whether ``compact_below`` may be given.
         first_cut: the lowest layer before which :meth:`decide` can be asked; 0 for methods that do not need a
             layer below.
     """
 
     keep_ratio: float | None = None
     keep_tokens: int | None = None
+    compact_below: bool = False
 
     needs: ClassVar[tuple[str, ...]] = ()
     causal: ClassVar[bool] = False
     first_cut: ClassVar[int] = 1
     prunes_heads: ClassVar[bool] = False
+    can_compact: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         Budget(self.keep_ratio, self.keep_tokens)
+        check_flag("compact_below", self.compact_below)
+        if self.compact_below and not self.can_compact:
+            raise InvalidValueError(
+                f"compact_below must be left out of {type(self).__name__}: what some of its layers hold has "
+                "never been in others, or is still wanted"
+            )
 
     @property
     def budget(self) -> Budget:

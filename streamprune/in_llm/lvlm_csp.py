@@ -47,6 +47,7 @@ class LVLMCSPInner(InLLMMethod):
 
     needs: ClassVar[tuple[str, ...]] = ("attention",)
     first_cut: ClassVar[int] = 0
+    can_compact: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

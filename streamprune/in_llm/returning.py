@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -18,6 +19,8 @@ class ReturningMethod(InLLMMethod):
     A token that is not chosen is set aside with the state it has there. When a later call chooses it, it goes
     up from there, so that no layer ever computes a token twice.
     """
+
+    can_compact: ClassVar[bool] = False
 
     @abstractmethod
     def choose(self, scores: torch.Tensor, cut: int, cuts: int, visual: int) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -47,6 +47,8 @@ class StepMethod(InLLMMethod):
 
     :meth:`cuts` names one layer: the choice is made before it and holds for it and all above.
     """
+
+    can_compact: ClassVar[bool] = False
 
     @abstractmethod
     def step(self, view: StepView) -> StepDecision:

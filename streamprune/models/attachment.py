@@ -18,6 +18,7 @@ import torch
 from streamprune.errors import InvalidValueError
 from streamprune.in_llm.base import InLLMMethod
 from streamprune.models.cache_memory import CacheMemory
+from streamprune.models.compaction import compact
 from streamprune.models.deepstack import Deepstack
 from streamprune.models.layer_hooks import LayerCall
 from streamprune.models.prompt_rows import VisualRows
@@ -122,10 +123,24 @@ class CutAttachment(Attachment):
         yield from super().install(model)
         parts = self._method.watched(len(self._decoder.layers))
         yield from watch_parts(self._decoder, parts, lambda *seen: self._now.call.watch(*seen))
+        if self._method.compact_below:
+            yield self._decoder.register_forward_hook(self._after_decoder, with_kwargs=True)
         if self._method.prunes_heads:
             for number in range(self._cuts[0], len(self._decoder.layers)):
                 mixer = self._decoder.layers[number].self_attn.o_proj
                 yield mixer.register_forward_pre_hook(self._head_hook(number))
+
+    def _looks_at(self, number: int) -> bool:
+        """See the base class; all layers where those below the cuts change too."""
+        return self._method.compact_below or super()._looks_at(number)
+
+    def _after_decoder(
+        self, decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        cache = kwargs.get("past_key_values") or getattr(output, "past_key_values", None)
+        memory = None if cache is None else self._memories.get(cache)
+        if memory is not None:
+            compact(cache, self._cuts, self._now.call, memory)
 
     def _before_decoder(self, decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         visual = self._located()
@@ -179,9 +194,9 @@ class CutAttachment(Attachment):
 
     def _memory(self, cache: Any, number: int, rows: int) -> CacheMemory | None:
         """What is known about ``cache``, which layer ``number`` is about to use; None where it is read."""
-        if cache is None or number < self._cuts[0]:
+        if cache is None or not (self._method.compact_below or number >= self._cuts[0]):
             return None
         memory = self._memories.get(cache)
         if memory is None:
-            memory = self._memories[cache] = CacheMemory.of(cache, self._cuts, rows)
+            memory = self._memories[cache] = CacheMemory.of(cache, self._cuts, number, rows)
         return memory

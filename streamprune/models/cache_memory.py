@@ -15,7 +15,8 @@ class CacheMemory:
     """What has to be known about a cache between two calls.
 
     Attributes:
-        shorter: numbers of the cuts above which layers hold other entries than those below the first.
+        shorter: numbers of the cuts above which layers hold other entries than what was seen; -1 = the layers
+            below the first cut.
         valid: of those, (batch, entries) bool: which are not padding; None = all.
         heads: by cut, (batch, key heads) bool: which count above it; none where all do.
     """
@@ -25,11 +26,13 @@ class CacheMemory:
     heads: dict[int, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, cache: Any, cuts: tuple[int, ...], rows: int) -> CacheMemory:
-        """A ``cache`` not met before, which layer ``cuts[0]`` is about to use for ``rows`` new rows."""
+    def of(cls, cache: Any, cuts: tuple[int, ...], number: int, rows: int) -> CacheMemory:
+        """A ``cache`` not met before, which layer ``number`` is about to use for ``rows`` new rows."""
         check_cache(cache)
-        # layers below the first cut have taken the new rows in already
-        seen = cache.get_seq_length() - (rows if cuts[0] else 0)
+        # layers below have taken the new rows in already
+        seen = cache.get_seq_length() - (rows if number else 0)
+        if number == 0 and 0 < entries_held(cache, 0, rows) < seen:
+            return cls(set(range(-1, len(cuts))))
         shorter = [cut for cut, first in enumerate(cuts) if 0 < entries_held(cache, first, rows) < seen]
         # above those, layers may hold more again
         return cls(set(range(shorter[0], len(cuts))) if shorter else set())

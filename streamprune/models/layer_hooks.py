@@ -29,6 +29,10 @@ class LayerCall:
         implementation: of attention.
         embeds: (batch, rows, width) what enters the first layer.
         deepstack: what visual rows are still given above the first cut.
+
+    Attributes:
+        batches: by layer, the rows that went into it; None = all.
+        validity: which keys and rows are padding.
     """
 
     def __init__(
@@ -46,7 +50,7 @@ class LayerCall:
         self._cuts = cuts
         self._depth = depth
         self._visual = visual
-        self._validity = Validity(padding)
+        self.validity = Validity(padding)
         self._implementation = implementation
         self._embeds = embeds
         self._deepstack = deepstack
@@ -57,6 +61,7 @@ class LayerCall:
         self._masks: dict[Any, torch.Tensor | None] = {}
         self._watched = WatchedParts(method)
         self._heads: dict[int, torch.Tensor] | None = None
+        self.batches: dict[int, Batch | None] = {}
 
     def enter(
         self, number: int, layer: Any, states: torch.Tensor, given: dict[str, Any], memory: CacheMemory | None
@@ -67,7 +72,7 @@ class LayerCall:
             memory: of the cache in use, None without one.
         """
         if self._batch is None:
-            self._validity.length = states.shape[1]
+            self.validity.length = states.shape[1]
         changed = None
         if number >= self._cuts[0]:
             if self._deepstack is not None:
@@ -79,10 +84,11 @@ class LayerCall:
                 self._heads = {} if memory is None else memory.heads
             if number in self._cuts and self.brings_tokens:
                 states = self._decide(number, layer, states, given)
-            cut = self._cut(number)
-            if self._batch is not None or (memory is not None and cut in memory.shorter):
-                given = self._rewritten(number, cut, states, given, memory)
-                changed = states, given
+        cut = self._cut(number)
+        if self._batch is not None or (memory is not None and cut in memory.shorter):
+            given = self._rewritten(number, cut, states, given, memory)
+            changed = states, given
+        self.batches[number] = self._batch
         if number + 1 in self._cuts and self.brings_tokens:
             self._below = layer, states, given["position_embeddings"]
         return changed
@@ -105,7 +111,7 @@ class LayerCall:
         if not self.brings_tokens:
             return
         if self._prompts is None:
-            self._validity.length = entered.shape[1]
+            self.validity.length = entered.shape[1]
             self._prompts = self._first_prompts(entered)
         asked = [None if self._is_settled(prompt) else prompt for prompt in self._prompts]
         self._watched.note(number, part, entered, left, asked)
@@ -134,14 +140,14 @@ class LayerCall:
                 for decision, prompt in zip(decisions, self._prompts, strict=True)
             )
             return states
-        self._batch = apply_decisions(states, self._prompts, decisions, pad_left=self._validity.pads_left())
+        self._batch = apply_decisions(states, self._prompts, decisions, pad_left=self.validity.pads_left())
         self._prompts = self._batch.prompts
         self._tables.clear()
         cache = given.get("past_key_values")
         if number == 0 and cache is not None:
             from streamprune.models.seen_layer import note_missing
 
-            note_missing(cache, self._validity.length - self._batch.index.shape[1])
+            note_missing(cache, self.validity.length - self._batch.index.shape[1])
         return self._batch.states
 
     def _note_heads(self, cut: int, decisions: Sequence[Decision | None]) -> None:
@@ -157,7 +163,7 @@ class LayerCall:
             self._heads[above] = new if before is None else new & before.to(new.device)
 
     def _first_prompts(self, states: torch.Tensor) -> tuple[PromptRows, ...]:
-        new = self._validity.of_rows()
+        new = self.validity.of_rows()
         prompts = []
         for row, visual in enumerate(self._visual):
             valid = None if new is None else new[row].to(states.device)
@@ -165,7 +171,7 @@ class LayerCall:
             if visual is not None:
                 places = None if visual.places is None else visual.places.to(states.device)
                 found = VisualRows(visual.rows.to(states.device), places, visual.grid)
-            prompts.append(PromptRows.begin(self._validity.length, valid, found))
+            prompts.append(PromptRows.begin(self.validity.length, valid, found))
         return tuple(prompts)
 
     def _decision(
@@ -211,7 +217,7 @@ class LayerCall:
         """The layer's arguments for the rows and cache entries it really has."""
         cache = given.get("past_key_values")
         held = 0 if cache is None else entries_held(cache, number, states.shape[1])
-        valid = self._validity.of_keys(cut, held, states, memory, self._batch)
+        valid = self.validity.of_keys(cut, held, states, memory, self._batch)
         key = cut, held, states.device, states.dtype
         if key not in self._masks:
             self._masks[key] = layer_mask(self._implementation, states, held, valid)

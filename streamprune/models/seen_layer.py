@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers.cache_utils import DynamicLayer
 
+from streamprune.errors import InvalidValueError
+
 
 class SeenLayer(DynamicLayer):  # type: ignore[misc]
     """Stands where a whole cache is asked for its length: in the place of its first layer.
@@ -30,6 +32,16 @@ class SeenLayer(DynamicLayer):  # type: ignore[misc]
         """Forget everything."""
         super().reset()
         self.missing = 0
+
+
+def check_stock_layers(cache: Any) -> None:
+    """Raise InvalidValueError where layers of ``cache`` choose by themselves what they hold."""
+    for layer in cache.layers:
+        if type(layer) is not DynamicLayer and not isinstance(layer, SeenLayer):
+            raise InvalidValueError(
+                f"compact_below needs the cache that the model makes itself, got layers of the kind "
+                f"{type(layer).__name__}; leave out compact_below or the kv stage"
+            )
 
 
 def note_missing(cache: Any, tokens: int) -> None:

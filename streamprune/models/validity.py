@@ -32,7 +32,7 @@ class Validity:
     ) -> torch.Tensor | None:
         """(batch, held and new) bool: which keys of the layers above ``cut`` are not padding; None = all."""
         if cut not in self._before:
-            self._before[cut] = self._held_validity(cut, held, memory), held
+            self._before[cut] = self.held(cut, held, memory), held
         before, known = self._before[cut]
         if before is not None and held != known:
             raise InvalidValueError(
@@ -46,7 +46,8 @@ class Validity:
             memory.valid[cut] = joined
         return joined
 
-    def _held_validity(self, cut: int, held: int, memory: CacheMemory | None) -> torch.Tensor | None:
+    def held(self, cut: int, held: int, memory: CacheMemory | None) -> torch.Tensor | None:
+        """(batch, held) bool: which of the entries held before are not padding; None = all."""
         if held == 0 or memory is None:
             return None
         if cut not in memory.shorter:  # nothing was dropped from this cache so far

@@ -9,7 +9,9 @@ import torch
 
 @torch.no_grad()
 def heads_of(attention: Any, which: str, states: torch.Tensor) -> torch.Tensor:
-    """(..., heads, head width) float32 queries ("q"), keys ("k") or values ("v") of ``states`` (..., width), unrotated.
+    """(..., heads, head width) float32 queries ("q"), keys ("k") or values ("v") of ``states`` (..., width).
+
+    They are not rotated.
 
     Args:
         attention: has ``q_proj`` and ``k_proj``, ``head_dim``, and ``q_norm`` and ``k_norm`` where it

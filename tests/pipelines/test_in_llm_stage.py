@@ -20,7 +20,7 @@ from streamprune.registry import list_methods, unregister_method
 QUESTION = "what colour is the circle ?"
 NAMES = [info.name for info in list_methods("in_llm")]
 # what makes a method act that otherwise first looks whether it should
-ACTING: dict[str, dict[str, Any]] = {"todre": {"threshold": 1.0}}
+ACTING: dict[str, dict[str, Any]] = {"todre": {"threshold": 1.0}, "vla_pruner": {"window": 0}}
 
 
 # what chooses while decoding and keeps the whole cache
@@ -91,6 +91,17 @@ def test_a_cache_policy_goes_on_with_what_is_left(vlm: VideoLLM, video: Any, met
     answer = vlm.ask(video, QUESTION, recipe=both, max_new_tokens=4)
     assert answer.stats.new_tokens > 1
     assert answer.stats.kv_bytes < 0.8 * one.stats.kv_bytes
+
+
+def test_layers_below_a_cut_may_forget_too(vlm: VideoLLM, video: Any) -> None:
+    some = vlm.ask(video, QUESTION, recipe=only("fastv", keep_ratio=0.25), max_new_tokens=4)
+    fewer = only("fastv", keep_ratio=0.25, compact_below=True)
+    answer = vlm.ask(video, QUESTION, recipe=fewer, max_new_tokens=4)
+    assert answer.stats.kv_bytes < some.stats.kv_bytes
+    assert answer.stats.prefill_flops == some.stats.prefill_flops
+    with_policy = Recipe(stages={**fewer.stages, "kv": Choice("streamingllm", {"keep_ratio": 0.5})})
+    with pytest.raises(InvalidValueError, match="leave out compact_below or the kv stage"):
+        vlm.ask(video, QUESTION, recipe=with_policy, max_new_tokens=4)
 
 
 def test_threads_may_ask_with_different_recipes(vlm: VideoLLM, video: Any) -> None:
