@@ -39,14 +39,16 @@ def accelerate(
     """Let ``recipe`` act in every call of ``model`` inside the block, from the vision tower on.
 
     Takes what the stock processor gives; answers come back as if nothing had been dropped, with the whole
-    prompt in front. Every video is reduced by itself, to the budget; pictures beside it stay whole, and so do
-    prompts without a video. Afterwards the model is as it was. A cache that was filled inside holds fewer
-    entries: go on with it inside.
+    prompt in front. Before the language model every video is reduced by itself, to the budget; inside it the
+    videos of a prompt share it. Pictures beside videos stay whole, and so do prompts without a video.
+    Afterwards the model is as it was. A cache that was filled inside holds fewer entries: go on with it
+    inside.
 
-    In batches, with beams and when one prompt holds several videos the answers are those of the prompts
-    alone. Threads may share a block. Refused: ``assistant_model``; ``inputs_embeds`` without ``input_ids``;
-    beams for several prompts at once; ``prefill_chunk_size`` with an in_llm stage; beams with a kv stage;
-    another video in a later turn with the same cache.
+    Rows of a batch are answered like prompts alone, and threads may share a block. Refused where tokens are
+    dropped: ``assistant_model``; ``inputs_embeds`` without ``input_ids``; ``use_cache=False``; beams for
+    several prompts at once, or with a kv stage; ``prefill_chunk_size`` or a static cache with an in_llm
+    stage; another video in a later turn with the same cache. What generate hands to other people's stopping
+    criteria and logits processors is the shorter prompt.
 
     Args:
         model: a stock transformers model of a supported family, loaded by whoever calls.
@@ -88,7 +90,7 @@ def _family(model: Any, processor: Any) -> VideoFamily:
     tokenizer = getattr(processor, "tokenizer", processor)
     if tokenizer is not None and not callable(getattr(tokenizer, "decode", None)):
         raise InvalidTypeError(
-            f"processor must be a processor or a tokenizer, got {type(processor).__name__}"
+            f"processor must be the model's processor or tokenizer, got {type(processor).__name__}"
         )
     shown = getattr(processor, "video_processor", None)
     names = ("image_mean", "image_std")

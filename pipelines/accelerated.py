@@ -120,12 +120,16 @@ class Accelerated:
         arguments.check_alone()
         if self._cuts_inside:
             arguments.check_whole()
+            arguments.check_growing_cache()
+        if self._cuts_inside or self._policy is not None:
+            arguments.check_cached()
         cache = given.get("past_key_values")
         if cache is not None and cache in self._missing:
             return self._go_on(arguments, cache)
         read = self._read_inputs(given)
         if not read.changed:
             return self._with_cache(arguments, read)
+        arguments.check_cached()
         arguments.check_beams(least=2, why="would mix the videos of a batch")
         short = ReadInputs(
             {**read.given, **arguments.for_shorter(read.removed)}, True, read.shown, read.length
@@ -194,6 +198,7 @@ class Accelerated:
     def _with_kept_cache(self, policy: CacheMethod, arguments: GenerateArguments, read: ReadInputs) -> Any:
         from streamprune.cache.kept import KeptCache
 
+        arguments.check_own_cache()
         arguments.check_beams(least=1, why="share one cache, which a kv method keeps small for each alone")
         cache = read.given.get("past_key_values")
         if cache is None:

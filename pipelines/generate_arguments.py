@@ -56,6 +56,32 @@ class GenerateArguments:
                 "assistant_model reads the prompt too, and would get one that has lost tokens; leave it out"
             )
 
+    def check_cached(self) -> None:
+        """Refuse to read the prompt anew for every word."""
+        if self.setting("use_cache") is False:
+            raise InvalidValueError(
+                "use_cache=False lets the model read the prompt anew for every word, from which tokens would "
+                "be dropped each time; leave it out"
+            )
+
+    def check_growing_cache(self) -> None:
+        """Refuse a cache whose layers are all as long from the beginning."""
+        kind = self.setting("cache_implementation")
+        if kind is not None and "static" in kind:
+            raise InvalidValueError(
+                f"cache_implementation={kind!r} cannot be had with an in_llm method, by which layers hold "
+                "unequal numbers of tokens; leave it out"
+            )
+
+    def check_own_cache(self) -> None:
+        """Refuse a kind of cache that is not ours."""
+        kind = self.setting("cache_implementation")
+        if kind is not None:
+            raise InvalidValueError(
+                f"cache_implementation={kind!r} cannot be had with a kv method, which brings a cache of its "
+                "own; leave it out"
+            )
+
     def check_whole(self) -> None:
         """Refuse a prompt in chunks."""
         chunk = self.setting("prefill_chunk_size")

@@ -12,7 +12,7 @@ from streamprune.models.positions import kept_positions
 from streamprune.models.prompt_rows import VisualRows
 from streamprune.models.stock_inputs import StockVideo
 from streamprune.positions import Positions
-from streamprune.tokens import Reduction
+from streamprune.tokens import Reduction, VideoGrid
 
 # what each prompt of a batch shows: what is left of its videos, in order
 Shown = tuple[tuple[VisualRows, ...], ...]
@@ -115,7 +115,20 @@ def whole_videos(prompts: int, videos: Sequence[StockVideo]) -> Shown:
 
 
 def as_one(videos: Sequence[VisualRows]) -> VisualRows | None:
-    """The visual tokens of a prompt with these ``videos``; several have no one grid; None without any."""
+    """The visual tokens of a prompt with these ``videos``; None without any.
+
+    Frames of several videos are counted on where all have the same rows and columns; else there is no grid.
+    """
     if len(videos) < 2:
         return videos[0] if videos else None
-    return VisualRows(torch.cat([video.rows for video in videos]).sort().values)
+    rows = torch.cat([video.rows for video in videos])
+    places, frames, sides = [], 0, set()
+    for video in videos:
+        if video.grid is None or video.places is None:
+            return VisualRows(rows)
+        places.append(frames * video.grid.tokens_per_frame + video.places)
+        frames += video.grid.frames
+        sides.add((video.grid.rows, video.grid.cols))
+    if len(sides) > 1:
+        return VisualRows(rows)
+    return VisualRows(rows, torch.cat(places), VideoGrid(frames, *sides.pop()))

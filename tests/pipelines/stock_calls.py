@@ -93,7 +93,7 @@ def side_by_side(family: VideoFamily, prompts: Sequence[dict[str, Any]]) -> dict
     padded = []
     for prompt in prompts:
         missing = longest - prompt["input_ids"].shape[1]
-        texts = {
+        texts: dict[str, Any] = {
             name: torch.nn.functional.pad(prompt[name], (missing, 0))
             for name in ("input_ids", "attention_mask", "mm_token_type_ids")
             if name in prompt
