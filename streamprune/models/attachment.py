@@ -173,7 +173,7 @@ class CutAttachment(Attachment):
             if changed is None:
                 return None
             states, kwargs = changed
-            if self._now.call.brings_tokens:
+            if self._now.call.batches[number] is not None:
                 self._counted.note(number, states.shape[1])
             if args:
                 return (states, *args[1:]), kwargs
