@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ from streamprune.models.checkpoint_files import (
 )
 from streamprune.models.devices import choose_device, choose_dtype, out_of_memory_explained
 from streamprune.models.families import family_class
+from streamprune.models.placement import check_device_map, check_placed, read_quantization
 from streamprune.models.torchvision_guard import hide_broken_torchvision
 
 # hub kernels download and run code, so only what is installed can be chosen
@@ -61,8 +61,8 @@ def load_model(
             stored.
         attn_implementation: one of ATTENTION; default: what transformers prefers.
         device_map: as in transformers, to spread a model over devices (needs accelerate); not with
-            ``device``.
-        quantization_config: as in transformers.
+            ``device``. All of the model has to fit them.
+        quantization_config: "4bit" or "8bit" (needs bitsandbytes), or as in transformers.
         pooling_head: SigLIP checkpoint (folder, .safetensors file or hub name) whose attention-pooling head
             gives the signals ``saliency`` and ``frame_features``; default: ``pooling_head.safetensors``
             beside the weights, if it is there.
@@ -81,7 +81,7 @@ def load_model(
     options = {
         "dtype": number_format,
         "attn_implementation": attn_implementation,
-        "quantization_config": quantization_config,
+        "quantization_config": read_quantization(quantization_config),
         "device_map": device_map,
     }
     head = read_pooling_head(pooling_head, found)
@@ -90,6 +90,7 @@ def load_model(
         model = _load_weights(found, family.auto_class(), options)
         if device_map is None and quantization_config is None:
             model = model.to(chosen)
+        check_placed(model, str(name))
         return family(Checkpoint(str(name), model.eval(), tokenizer, read_video_settings(found), head))
 
 
@@ -98,8 +99,7 @@ def _check_options(name: object, device: object, device_map: object, attn_implem
         raise InvalidTypeError(f"name must be 'embedded', a folder or a hub name, got {name!r}")
     if device is not None and device_map is not None:
         raise InvalidValueError(f"give device or device_map, not both (got {device!r} and {device_map!r})")
-    if device_map is not None and find_spec("accelerate") is None:
-        raise MissingDependencyError("device_map needs the package accelerate: pip install accelerate")
+    check_device_map(device_map)
     if attn_implementation is not None and attn_implementation not in ATTENTION:
         raise UnknownNameError.among("attn_implementation", attn_implementation, ATTENTION)
 

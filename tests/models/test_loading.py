@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from streamprune import errors
-from streamprune.models import loading
+from streamprune.models import loading, placement
 from streamprune.models.base import VideoFamily
 from streamprune.models.loading import load_model
 
@@ -159,9 +159,76 @@ def test_options_that_cannot_be_meant(
     message: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(loading, "find_spec", lambda name: None)  # as if accelerate were not installed
+    monkeypatch.setattr(placement, "find_spec", lambda name: None)  # as if accelerate were not installed
     with pytest.raises(error, match=message):
         load_model(small_folder, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"device_map": {"": "disk"}}, errors.InvalidValueError, "device_map puts a part .* on 'disk'"),
+        ({"device_map": "meta"}, errors.InvalidValueError, "on 'meta', where it cannot be read"),
+        ({"device_map": "banana"}, errors.InvalidValueError, "device must be 'auto', 'cpu'"),
+        ({"device_map": {"": 99}}, errors.DeviceError, "'cuda:99' .* torch finds"),
+        ({"device_map": 1.5}, errors.InvalidTypeError, "device_map must be one of auto, .*, got 1.5"),
+        ({"device_map": {"lm_head": True}}, errors.InvalidTypeError, "device_map must be one of auto"),
+        ({"quantization_config": "5bit"}, errors.UnknownNameError, "Known: 4bit, 8bit"),
+        ({"quantization_config": 4}, errors.InvalidTypeError, "quantization_config must be '4bit', '8bit'"),
+    ],
+)
+def test_places_and_bits_that_cannot_be_meant(
+    small_folder: Path,
+    options: dict[str, Any],
+    error: type[Exception],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(placement, "find_spec", lambda name: object())  # as if accelerate were installed
+    with pytest.raises(error, match=message):
+        load_model(small_folder, **options)
+
+
+@pytest.mark.parametrize("device_map", ["auto", "cpu", {"": "cpu"}, torch.device("cpu")])
+def test_placing_and_bits_are_handed_on(
+    small_folder: Path, device_map: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real: Any = loading._load_weights
+    given: list[dict[str, Any]] = []
+
+    def remember(*args: Any) -> Any:
+        given.append(args[-1])
+        return real(*args[:-1], {**args[-1], "device_map": None, "quantization_config": None})
+
+    monkeypatch.setattr(placement, "find_spec", lambda name: object())
+    monkeypatch.setattr(loading, "_load_weights", remember)
+    load_model(small_folder, device_map=device_map, quantization_config="4bit", dtype="bfloat16")
+    assert given[0]["device_map"] == device_map
+    assert given[0]["quantization_config"]["load_in_4bit"] is True
+    assert given[0]["dtype"] == torch.bfloat16
+
+
+def test_bits_without_their_package(small_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.quantizers.quantizer_bnb_4bit.is_bitsandbytes_available", lambda: False)
+    monkeypatch.setattr("transformers.quantizers.quantizer_bnb_4bit.is_accelerate_available", lambda: True)
+    with pytest.raises(errors.MissingDependencyError, match=r"pip install -U bitsandbytes"):
+        load_model(small_folder, quantization_config="4bit")
+
+
+def test_parts_left_outside_the_devices_are_refused(
+    small_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real: Any = loading._load_weights
+
+    def half_outside(*args: Any) -> Any:
+        model = real(*args[:-1], {**args[-1], "device_map": None})
+        model.lm_head.to("meta")
+        return model
+
+    monkeypatch.setattr(placement, "find_spec", lambda name: object())
+    monkeypatch.setattr(loading, "_load_weights", half_outside)
+    with pytest.raises(errors.UnsupportedModelError, match=r"leaves 1 tensors .* 'lm_head.weight'.*4bit"):
+        load_model(small_folder, device_map="auto")
 
 
 def test_cuda_without_a_gpu(small_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
