@@ -14,6 +14,7 @@ from typing import Any
 from streamprune.errors import InvalidTypeError, RecipeError, UnsupportedModelError
 from streamprune.models.attach import alone, attach_alone
 from streamprune.models.base import Checkpoint, VideoFamily
+from streamprune.models.checkpoint_files import read_pooling_head
 from streamprune.models.families import family_class
 from streamprune.models.stock_inputs import StockInputs
 from streamprune.pipelines.accelerated import Accelerated
@@ -34,6 +35,7 @@ def accelerate(
     keep_ratio: float | None = None,
     keep_tokens: int | None = None,
     processor: Any = None,
+    pooling_head: str | Path | None = None,
     **options: Any,
 ) -> Iterator[None]:
     """Let ``recipe`` act in every call of ``model`` inside the block, from the vision tower on.
@@ -60,12 +62,14 @@ def accelerate(
             other pictures are told from frames, and several videos in one prompt from each other; without it
             all pictures of a prompt count as frames of one video. A processor also says how colours are
             scaled, for methods that compare pixels.
+        pooling_head: as for :func:`streamprune.load`, for LLaVA-OneVision models; by default the one beside
+            the weights in the model's local folder, if there is one.
         **options: the pre-LLM method's own options, or the in-LLM method's in a recipe without one.
 
     Raises UsageError, UnsupportedModelError or SignalError.
     """
     request = _request(recipe, keep_ratio, keep_tokens, options)
-    family = _family(model, processor)
+    family = _family(model, processor, pooling_head, request)
     reducing = _reducing(family, request)
     method = request.in_llm()
     inside = Accelerated(
@@ -83,7 +87,9 @@ def accelerate(
         yield
 
 
-def _family(model: Any, processor: Any) -> VideoFamily:
+def _family(
+    model: Any, processor: Any, pooling_head: str | Path | None, request: AnswerRequest
+) -> VideoFamily:
     config = getattr(model, "config", None)
     if config is None or not callable(getattr(model, "get_decoder", None)):
         raise InvalidTypeError(f"model must be a transformers model, got {type(model).__name__}; see load()")
@@ -96,7 +102,12 @@ def _family(model: Any, processor: Any) -> VideoFamily:
     names = ("image_mean", "image_std")
     colours = {name: getattr(shown, name) for name in names if getattr(shown, name, None) is not None}
     name = getattr(config, "_name_or_path", "") or type(model).__name__
-    return family_class(config.model_type, name)(Checkpoint(name, model, tokenizer, colours))
+    cls = family_class(config.model_type, name)
+    head = None
+    # a head is read from its file when something may ask for it, and never from the hub without being told to
+    if pooling_head is not None or (request.needs() and Path(name).is_dir()):
+        head = read_pooling_head(pooling_head, name)
+    return cls(Checkpoint(name, model, tokenizer, colours, head))
 
 
 def _stock_inputs(family: VideoFamily, *, needed: bool) -> StockInputs | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -189,6 +190,9 @@ def test_a_second_turn_above_a_cut_equals_asking_it_by_hand(vlm: VideoLLM, clip:
 
 KV = {
     "kv": Recipe(stages={"kv": Choice("streamingllm", {"keep_ratio": 0.5})}),
+    "stores": Recipe(
+        stages={"kv": Choice("streamingllm+mustafar+cskv", {"keep_ratio": 0.5, "exact_last": 4})}
+    ),
     "all": Recipe(
         stages={
             "pre_llm": Choice("stride"),
@@ -266,9 +270,18 @@ def test_recipes_that_cannot_act_here(
     assert traces(vlm.family.model) == found
 
 
-def test_signals_a_bare_model_lacks_are_named(vlm: VideoLLM) -> None:
+def test_signals_of_a_pooling_head(vlm: VideoLLM, bare_vlm: VideoLLM, small_folder: Path, clip: Any) -> None:
+    """Found beside the weights, or where somebody says; without one what lacks is named."""
+    recipe, inputs = "fastervlm", stock_inputs(vlm, clip)
+    with sp.accelerate(vlm.family.model, recipe, keep_ratio=0.5):
+        ids = answer(vlm.family.model, inputs)
+    asked = vlm.ask(clip, QUESTION, recipe=recipe, keep_ratio=0.5, max_new_tokens=6)
+    assert vlm.family.tokenizer.decode(ids, skip_special_tokens=True).strip() == asked.text
+    bare = bare_vlm.family.model
     with pytest.raises(SignalError, match="saliency"):
-        sp.accelerate(vlm.family.model, "fastervlm", keep_ratio=0.5).__enter__()
+        sp.accelerate(bare, recipe, keep_ratio=0.5).__enter__()
+    with sp.accelerate(bare, recipe, keep_ratio=0.5, pooling_head=small_folder / "pooling_head.safetensors"):
+        assert answer(bare, inputs) == ids
 
 
 def test_models_that_are_not_known() -> None:
