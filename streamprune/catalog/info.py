@@ -58,7 +58,7 @@ class MethodInfo:
 
 # families whose language model has layers that cannot hold fewer tokens than those below: recurrent ones,
 # sliding windows, layers that share the keys of others
-_UNCUT = ("qwen3_5",)
+_UNCUT = ("minicpmv4_6", "qwen3_5")
 
 # families whose tower can be run layer by layer
 _IN_THE_TOWER = ("llava_onevision",)

@@ -14,6 +14,7 @@ FAMILIES: dict[str, str] = {
     "internvl": "streamprune.models.internvl",
     "llava_next_video": "streamprune.models.llava_next_video",
     "llava_onevision": "streamprune.models.llava_onevision",
+    "minicpmv4_6": "streamprune.models.minicpmv4_6",
     "qwen2_5_omni": "streamprune.models.qwen2_5_omni",
     "qwen2_5_vl": "streamprune.models.qwen2_5_vl",
     "qwen2_vl": "streamprune.models.qwen2_vl",
@@ -43,7 +44,8 @@ def family_class(model_type: str | None, name: str) -> type[VideoFamily]:
         raise UnsupportedModelError(
             f"the model {name!r} is of the family {model_type!r}, which is not supported. Supported: "
             f"{', '.join(sorted(FAMILIES))}. To add one, subclass streamprune.models.base.VideoFamily in "
-            "streamprune/models/<model_type>.py and list it in streamprune/models/families.py."
+            "streamprune/models/<model_type>.py and list it in streamprune/models/families.py; see 'Add a "
+            "model family' in CONTRIBUTING.md."
         )
     family: type[VideoFamily] = importlib.import_module(FAMILIES[model_type]).FAMILY
     return family

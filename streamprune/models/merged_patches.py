@@ -1,6 +1,6 @@
 """What families share that show pictures of any size, cut into patches, squares of which become tokens.
 
-``qwen_vl`` and ``video_llama_3`` say what each does otherwise.
+``qwen_vl``, ``video_llama_3`` and ``minicpmv4_6`` say what each does otherwise.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import torch
 
 from streamprune.encoder.base import EncoderMethod
 from streamprune.models.base import Checkpoint, EncodedFrames
-from streamprune.models.patch_merger_tower import MergedOrder, PatchMergerTower
-from streamprune.models.pixel_budget import PixelBudget, PixelsOf, patch_rows
+from streamprune.models.patch_merger_tower import PatchMergerTower
+from streamprune.models.pixel_budget import PixelBudget, PixelsOf, SizeRule, patch_rows
 from streamprune.models.pixel_signals import Patches
 from streamprune.models.preprocessing import Clip, FrameTransform
 from streamprune.models.stock_patches import StockPatches
+from streamprune.models.token_order import MergedOrder, TokenOrder
 from streamprune.models.tower_family import TowerFamily
 from streamprune.ops.pixels import patch_change
 from streamprune.tokens import VideoGrid
@@ -55,7 +56,7 @@ class MergedPatches(TowerFamily):
         super().__init__(checkpoint)
         self._tower = self.read_tower()
 
-    def read_budget(self, checkpoint: Checkpoint) -> PixelBudget:
+    def read_budget(self, checkpoint: Checkpoint) -> SizeRule:
         """How large pictures are shown."""
         return self.budget_from(checkpoint.video_settings)
 
@@ -75,7 +76,10 @@ class MergedPatches(TowerFamily):
 
     @abstractmethod
     def video_outputs(self, rows: torch.Tensor, grid_thw: torch.Tensor) -> Any:
-        """What the model's ``get_video_features`` says of the patches ``rows`` of one video."""
+        """What the model's ``get_video_features`` says of the patches ``rows`` of one video.
+
+        ``pooler_output`` of it must hold all of them in one tensor.
+        """
 
     def read_transform(self, settings: Mapping[str, Any]) -> FrameTransform:
         """Everything but the size, which depends on the video."""
@@ -100,9 +104,13 @@ class MergedPatches(TowerFamily):
         side = self._patch * self._merge
         return VideoGrid(-(-num_frames // self._slice_frames), rows // side, cols // side)
 
-    def token_places(self, grid_thw: torch.Tensor) -> torch.Tensor | None:
-        """(tokens,) where each token stands inside the tower, None when in the order of the grid."""
-        return None
+    def tower_rows(self, pixels: torch.Tensor) -> torch.Tensor:
+        """What the model's ``get_video_features`` takes for (frames, 3, rows, cols)."""
+        return self._rows(pixels)
+
+    def token_order(self, grid: VideoGrid, grid_thw: torch.Tensor) -> TokenOrder:
+        """How the tower has its patches."""
+        return MergedOrder(grid)
 
     @torch.no_grad()
     def encode(
@@ -121,9 +129,8 @@ class MergedPatches(TowerFamily):
         grid = self.grid(len(pixels), (pixels.shape[2], pixels.shape[3]))
         sides = [grid.frames, grid.rows * self._merge, grid.cols * self._merge]
         grid_thw = torch.tensor([sides], device=pixels.device)
-        rows = self._rows(pixels)
-        order = MergedOrder(grid, self._merge**2, self.token_places(grid_thw))
-        with self._tower.watch(inside, order) as found:
+        rows = self.tower_rows(pixels)
+        with self._tower.watch(inside, self.token_order(grid, grid_thw)) as found:
             outputs = self.video_outputs(rows, grid_thw)
         features = outputs.pooler_output[0].unflatten(0, (grid.frames, grid.rows, grid.cols))
         found["image_embeds"] = features

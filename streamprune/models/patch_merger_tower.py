@@ -8,45 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from streamprune.models.token_order import TokenOrder
 from streamprune.models.tower_signals import EVERY_LAYER, LAYER_SCORES, projector_sensitivity
 from streamprune.ops.attention import frame_query_attention
 from streamprune.ops.rotary import rotate
-from streamprune.tokens import VideoGrid
 
 # how far up the tower the block is that gives them
 _HEIGHT = {"received_attention_middle": 0.5, "received_attention_shallow": 0.25}
 _IN_BLOCKS = ("saliency", "received_attention", *_HEIGHT, "context_attention", "keys", *EVERY_LAYER)
 _STATES = ("encoder_features", "early_features", "projector_sensitivity")
-
-
-@dataclass(frozen=True)
-class MergedOrder:
-    """How the rows inside the tower become tokens.
-
-    Attributes:
-        grid: slices, rows and columns of tokens.
-        patches: consecutive rows of one token.
-        places: (tokens,) where each token of the grid stands among the tower's; None when in order.
-    """
-
-    grid: VideoGrid
-    patches: int
-    places: torch.Tensor | None = None
-
-    def tokens(self, rows: torch.Tensor) -> torch.Tensor:
-        """(rows, ...) of the tower to (slices, rows, cols, ...): the mean over the patches of each token."""
-        merged = rows.reshape(-1, self.patches, *rows.shape[1:]).float().mean(1)
-        return self.in_grid(merged.to(rows.dtype))
-
-    def in_grid(self, merged: torch.Tensor) -> torch.Tensor:
-        """(tokens, ...) in the tower's order to (slices, rows, cols, ...)."""
-        ordered = merged if self.places is None else merged[self.places]
-        return ordered.reshape(self.grid.frames, self.grid.rows, self.grid.cols, *merged.shape[1:])
 
 
 class PatchMergerTower:
@@ -73,19 +47,19 @@ class PatchMergerTower:
         merger: Any,
         whole_slices: Sequence[int] | None = None,
         *,
-        merged_before: bool = False,
+        read: Any = None,
     ) -> None:
         """Take the parts of the tower.
 
         Args:
             blocks: first to last, each with its attention as ``attn`` or ``self_attn``.
-            merger: makes the features.
+            merger: makes the features, of the patches of each token one after another or of one row a token.
             whole_slices: the blocks that see a whole slice, None for all of them.
-            merged_before: whether the merger reads one row a token, in the order of the grid, and not the
-                patches of each token one after another.
+            read: what puts out what the merger reads, of a tower whose merger runs for each frame alone and
+                takes the patches of a token side by side; None where the merger is called once.
         """
         self._merger = merger
-        self._merged_before = merged_before
+        self._read = read
         self._blocks = list(blocks)
         seeing = range(len(self._blocks)) if whole_slices is None else whole_slices
         self._seeing = sorted(number for number in seeing if 0 <= number < len(self._blocks))
@@ -102,7 +76,7 @@ class PatchMergerTower:
         return [min(self._seeing, key=lambda number: (abs(number - aim), number))]
 
     @contextmanager
-    def watch(self, names: Sequence[str], order: MergedOrder) -> Iterator[dict[str, torch.Tensor]]:
+    def watch(self, names: Sequence[str], order: TokenOrder) -> Iterator[dict[str, torch.Tensor]]:
         """Yield a dict that holds every signal of ``names`` once the tower has run inside the block."""
         found: dict[str, torch.Tensor] = {}
         layers: dict[str, list[torch.Tensor]] = {name: [] for name in names if name in EVERY_LAYER}
@@ -122,24 +96,34 @@ class PatchMergerTower:
             found[name] = torch.stack(rows, 1)
         if "projector_sensitivity" in names:
             states = found["projector_sensitivity"]
-            read_at_once = 1 if self._merged_before else order.patches
-            beside = states.reshape(-1, read_at_once * states.shape[-1])
-            scores = projector_sensitivity(self._merger, beside, read_at_once)
-            found["projector_sensitivity"] = order.in_grid(scores)
+            beside = order.grouped(states).reshape(order.grid.tokens, -1)
+            at_once = order.patches(states) if self._read is None else 1
+            found["projector_sensitivity"] = order.in_grid(
+                projector_sensitivity(self._merger, beside, at_once)
+            )
 
     def _watch_states(
-        self, names: Sequence[str], order: MergedOrder, found: dict[str, torch.Tensor]
+        self, names: Sequence[str], order: TokenOrder, found: dict[str, torch.Tensor]
     ) -> Iterator[Any]:
+        def take(states: torch.Tensor) -> None:
+            found["encoder_features"] = order.tokens(states)
+            found["projector_sensitivity"] = states  # to be scored when the tower is done
+
         def before_merger(module: Any, args: tuple[torch.Tensor, ...]) -> None:
-            read = order.in_grid if self._merged_before else order.tokens
-            found["encoder_features"] = read(args[0])
-            found["projector_sensitivity"] = args[0]  # to be scored when the tower is done
+            take(args[0])
+
+        def after_read(module: Any, args: Any, output: torch.Tensor) -> None:
+            take(output.flatten(0, -2))
 
         def after_first(module: Any, args: Any, output: Any) -> None:
-            found["early_features"] = order.tokens(output[0] if isinstance(output, tuple) else output)
+            states = output[0] if isinstance(output, tuple) else output
+            found["early_features"] = order.tokens(states.flatten(0, -2))
 
         if {"encoder_features", "projector_sensitivity"} & set(names):
-            yield self._merger.register_forward_pre_hook(before_merger)
+            if self._read is None:
+                yield self._merger.register_forward_pre_hook(before_merger)
+            else:
+                yield self._read.register_forward_hook(after_read)
         if "early_features" in names:
             yield self._blocks[0].register_forward_hook(after_first)
 
@@ -169,14 +153,17 @@ class _SliceRows:
     summary = False
 
     def __init__(
-        self, attention: Any, states: torch.Tensor, tables: Sequence[torch.Tensor], slices: int
+        self, attention: Any, states: torch.Tensor, tables: Sequence[torch.Tensor] | None, slices: int
     ) -> None:
         queries, self.plain_keys, self._flat_values = projections(attention, states)
+        self._slices = slices
+        self.scaling = float(attention.scaling)
+        self.flat = [queries, self.plain_keys]
+        if tables is None:
+            return
         cos, sin = (table[:, None].float() for table in tables)
         # as the tower does: turned in float32, kept in the model's numbers
         self.flat = [rotate(rows.float(), cos, sin).to(rows.dtype) for rows in (queries, self.plain_keys)]
-        self._slices = slices
-        self.scaling = float(attention.scaling)
 
     def queries(self) -> torch.Tensor:
         """After rotation."""
@@ -208,7 +195,7 @@ class _BlockReader:
     def __init__(
         self,
         wanted: Sequence[str],
-        order: MergedOrder,
+        order: TokenOrder,
         found: dict[str, torch.Tensor],
         layers: dict[str, list[torch.Tensor]],
     ) -> None:
@@ -220,7 +207,8 @@ class _BlockReader:
     @torch.no_grad()
     def __call__(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         states = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-        rows = _SliceRows(module, states, kwargs["position_embeddings"], self._order.grid.frames)
+        tables = kwargs.get("position_embeddings")
+        rows = _SliceRows(module, states.flatten(0, -2), tables, self._order.grid.frames)
         for name in self._wanted:
             value = self._signal(name, rows)
             if name in self._layers:
@@ -233,7 +221,8 @@ class _BlockReader:
         if name == "keys":
             return order.tokens(rows.plain_keys.float().mean(1)).to(rows.plain_keys.dtype)
         if name == "saliency":
-            queries, keys = rows.flat
-            scores = frame_query_attention(queries, keys, order.grid.frames, rows_per_token=order.patches)
+            queries, keys = (order.grouped(part) for part in rows.flat)
+            patches = order.patches(queries)
+            scores = frame_query_attention(queries, keys, order.grid.frames, rows_per_token=patches)
             return order.in_grid(scores.flatten())
         return order.tokens(LAYER_SCORES[name](rows).flatten())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -18,6 +18,35 @@ PixelsOf = Literal["frame", "clip", "shared"]
 
 # longer side over shorter side
 _MAX_ASPECT = 200
+
+
+class SizeRule(Protocol):
+    """Says how large the frames of a clip are shown."""
+
+    def size(self, clip: Clip) -> tuple[int, int]:
+        """(rows, cols) in pixels."""
+
+
+@dataclass(frozen=True)
+class PixelArea:
+    """The size rule of MiniCPM-V for a picture that is not cut into slices: about one area for all shapes.
+
+    Args:
+        side: pixels along a square of that area.
+        token_side: pixels along one token; both sides become multiples of it, one at least.
+    """
+
+    side: int
+    token_side: int
+
+    def size(self, clip: Clip) -> tuple[int, int]:
+        """(rows, cols) in pixels, in the picture's shape as near as whole tokens allow."""
+        aspect = clip.cols / clip.rows
+        rows = int(self.side / math.sqrt(aspect))
+        cols = int(rows * aspect)
+        # rounded as Python does, halves to even, as the stock processor does
+        high, wide = (max(1, round(length / self.token_side)) for length in (rows, cols))
+        return high * self.token_side, wide * self.token_side
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 
-from streamprune.errors import InvalidValueError
+from streamprune.errors import InvalidValueError, UnsupportedModelError
 from streamprune.models.base import Checkpoint
-from streamprune.models.pixel_budget import PixelBudget
+from streamprune.models.pixel_budget import SizeRule
 from streamprune.models.qwen2_5_vl import Qwen25VL
 from streamprune.tokens import VideoGrid
 
@@ -38,7 +38,7 @@ class Qwen25Omni(Qwen25VL):
 
         return Qwen2_5OmniThinkerForConditionalGeneration
 
-    def read_budget(self, checkpoint: Checkpoint) -> PixelBudget:
+    def read_budget(self, checkpoint: Checkpoint) -> SizeRule:
         """See the class."""
         ignored = ("min_pixels", "max_pixels")
         settings = {name: value for name, value in checkpoint.video_settings.items() if name not in ignored}
@@ -53,6 +53,13 @@ class Qwen25Omni(Qwen25VL):
                 f"question must not contain the placeholders {' or '.join(map(repr, names))}; take them out"
             )
         return ids
+
+    def stock_inputs(self) -> NoReturn:
+        """Raises UnsupportedModelError: sound may stand among the frames."""
+        raise UnsupportedModelError(
+            "what the processor of qwen2_5_omni models gives cannot be shortened, as it may hold sound; use "
+            "vlm.ask, or a recipe with an in_llm or kv stage alone"
+        )
 
     def stock_positions(
         self, ids: torch.Tensor, grid: VideoGrid, pts_seconds: Sequence[float] | None

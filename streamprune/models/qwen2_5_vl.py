@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 
 from streamprune.models.qwen_vl import QwenVL
+from streamprune.models.token_order import MergedOrder
 from streamprune.tokens import VideoGrid
 
 
@@ -28,7 +29,7 @@ class Qwen25VL(QwenVL):
         blocks: Sequence[int] = self.model.config.vision_config.fullatt_block_indexes
         return blocks
 
-    def token_places(self, grid_thw: torch.Tensor) -> torch.Tensor | None:
+    def token_order(self, grid: VideoGrid, grid_thw: torch.Tensor) -> MergedOrder:
         """Window after window."""
         from transformers.vision_utils import get_vision_window_index
 
@@ -38,8 +39,7 @@ class Qwen25VL(QwenVL):
             window_size=int(self.model.config.vision_config.window_size),
             patch_size=self._patch,
         )
-        places: torch.Tensor = torch.argsort(index)
-        return places
+        return MergedOrder(grid, torch.argsort(index))
 
     def stock_positions(
         self, ids: torch.Tensor, grid: VideoGrid, pts_seconds: Sequence[float] | None

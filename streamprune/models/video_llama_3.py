@@ -8,18 +8,14 @@ from typing import Any, ClassVar
 import torch
 
 from streamprune.errors import UnsupportedModelError
-from streamprune.models.base import Checkpoint, Prompt
-from streamprune.models.chat_template import check_placeholders, video_prompt_text
-from streamprune.models.merged_patches import MergedPatches
+from streamprune.models.base import Checkpoint
+from streamprune.models.frame_by_frame import FrameByFrame
 from streamprune.models.patch_merger_tower import PatchMergerTower
 from streamprune.models.pixel_budget import PixelsOf
 from streamprune.models.preprocessing import FrameTransform
-from streamprune.models.written_prompt import WrittenPrompt
-from streamprune.positions import PositionRule, Positions
-from streamprune.tokens import Reduction, VideoGrid
 
 
-class VideoLlama3(MergedPatches):
+class VideoLlama3(FrameByFrame):
     """A stock ``VideoLlama3ForConditionalGeneration``.
 
     All frames together have at most the upper bound of pixels, each at least the lower one: the more frames,
@@ -56,46 +52,17 @@ class VideoLlama3(MergedPatches):
     def read_tower(self) -> PatchMergerTower:
         """Its layers and the projector, which reads the mean of a token's patches."""
         layers = self.model.get_encoder("video").encoder.layers
-        return PatchMergerTower(layers, self.model.model.projector, merged_before=True)
+        return PatchMergerTower(layers, self.model.model.projector)
 
     def video_outputs(self, rows: torch.Tensor, grid_thw: torch.Tensor) -> Any:
         """As the model does it."""
         sizes = torch.full_like(grid_thw[:, 0], self._merge)
         return self.model.get_video_features(rows, grid_thw, video_merge_sizes=sizes, return_dict=True)
 
-    def fixed_tokens(self, question: str, frames: int = 1) -> int:
-        """Template and question, and the times."""
-        return len(self._written(question, VideoGrid(frames, 1, 1), None)) - frames
-
-    def prompt(
-        self,
-        question: str,
-        reduction: Reduction,
-        *,
-        pts_seconds: Sequence[float] | None = None,
-        positions: PositionRule | Positions = "keep",
-    ) -> Prompt:
-        """The stock prompt without the placeholders of dropped tokens; all times stay."""
-        full = self._written(question, reduction.grid, pts_seconds)
-        kept = full.keep(reduction, torch.arange(len(full), device=self.device), positions)
-        return Prompt(
-            input_ids=kept.input_ids,
-            position_ids=kept.position_ids,
-            modality="video",
-            visual=(reduction.features[kept.order.to(reduction.features.device)],),
-            kept_columns=kept.kept_columns,
-            full_tokens=len(full),
-        )
-
-    def _written(self, question: str, grid: VideoGrid, pts_seconds: Sequence[float] | None) -> WrittenPrompt:
-        config = self.model.config
-        video, image = self.tokenizer.convert_ids_to_tokens([config.video_token_id, config.image_token_id])
-        text = video_prompt_text(self.tokenizer, question)
-        check_placeholders(text, video, image)
-        frames = ",".join(f"Time {seconds:.1f}s:{video}" for seconds in pts_seconds or range(grid.frames))
-        return WrittenPrompt.of_text(
-            self.tokenizer, text.replace(video, frames), config.video_token_id, grid.tokens_per_frame
-        ).to(self.device)
+    def frames_text(self, frames: int, token_mark: str, pts_seconds: Sequence[float] | None) -> str:
+        """Each frame after its time, with commas between them."""
+        times = pts_seconds or range(frames)
+        return ",".join(f"Time {seconds:.1f}s:{token_mark}" for seconds in times)
 
 
 FAMILY = VideoLlama3

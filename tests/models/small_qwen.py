@@ -82,7 +82,7 @@ def _text(sections: list[int], context_tokens: int) -> dict[str, Any]:
     }
 
 
-def _text_of_qwen3_5(context_tokens: int, layer_types: Sequence[str] | None) -> dict[str, Any]:
+def text_of_qwen3_5(context_tokens: int, layer_types: Sequence[str] | None) -> dict[str, Any]:
     """Three recurrent layers and one that attends, unless said otherwise; half of a head is rotated."""
     text = _text([2, 1, 1], context_tokens)
     text["rope_parameters"]["partial_rotary_factor"] = 0.5
@@ -129,7 +129,7 @@ def make_model(model_type: str, context_tokens: int = 512, layer_types: Sequence
         "num_position_embeddings": 36,
     }
     if model_type == "qwen3_5":
-        text = _text_of_qwen3_5(context_tokens, layer_types)
+        text = text_of_qwen3_5(context_tokens, layer_types)
         config = Qwen3_5Config(vision_config=vision, text_config=text, tie_word_embeddings=False, **ids)
         return Qwen3_5ForConditionalGeneration(config)
     vision["deepstack_visual_indexes"] = [0, 1, 2]

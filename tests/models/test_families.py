@@ -19,6 +19,7 @@ from streamprune.registry import get_method, list_methods
 from tests.models.small_internvl import save_small_internvl
 from tests.models.small_llava import save_small_llava
 from tests.models.small_llava_next import save_small_llava_next
+from tests.models.small_minicpm import save_small_minicpm
 from tests.models.small_qwen import save_small_qwen
 from tests.models.small_smolvlm import save_small_smolvlm
 from tests.models.small_video_llama_3 import save_small_video_llama_3
@@ -27,6 +28,7 @@ SAVE: dict[str, Callable[[Path], Path]] = {
     "internvl": save_small_internvl,
     "llava_next_video": save_small_llava_next,
     "llava_onevision": save_small_llava,
+    "minicpmv4_6": save_small_minicpm,
     "qwen2_5_omni": partial(save_small_qwen, model_type="qwen2_5_omni"),
     "qwen2_5_vl": partial(save_small_qwen, model_type="qwen2_5_vl"),
     "qwen2_vl": partial(save_small_qwen, model_type="qwen2_vl"),

@@ -24,6 +24,7 @@ from streamprune.registry import build_method
 from streamprune.tokens import Reduction, VisualTokens
 from tests.models.small_internvl import save_small_internvl
 from tests.models.small_llava_next import save_small_llava_next
+from tests.models.small_minicpm import save_small_minicpm
 from tests.models.small_qwen import cut
 from tests.models.small_smolvlm import save_small_smolvlm
 from tests.models.small_video_llama_3 import save_small_video_llama_3
@@ -42,6 +43,7 @@ PLACEHOLDER = 4  # in every vocabulary
 SAVE = {
     "internvl": save_small_internvl,
     "llava_next_video": save_small_llava_next,
+    "minicpmv4_6": save_small_minicpm,
     "smolvlm": save_small_smolvlm,
     "video_llama_3": save_small_video_llama_3,
 }
@@ -95,6 +97,20 @@ def stock_inputs(family: VideoFamily, pixels: torch.Tensor) -> dict[str, Any]:
             "pixel_values_videos": cut(pixels, slice_frames=1),
             "video_grid_thw": torch.tensor([[len(pixels), rows, cols]]),
             "video_merge_sizes": torch.tensor([2]),
+        }
+    elif family.model_type == "minicpmv4_6":
+        rows, cols, mark = pixels.shape[2] // 4, pixels.shape[3] // 4, "<|video_pad|>"
+        frame = f"<image>{mark * (rows * cols // 16)}</image>"
+        video = f"<image_id>0</image_id>{frame * len(pixels)}"
+        patches = [
+            one[:, 4 * y : 4 * y + 4, 4 * x : 4 * x + 4]
+            for one in pixels
+            for y in range(rows)
+            for x in range(cols)
+        ]
+        visual = {
+            "pixel_values_videos": torch.cat(patches, -1)[None],
+            "target_sizes_videos": torch.tensor([[rows, cols]] * len(pixels), dtype=torch.int32),
         }
     elif family.model_type == "internvl":
         frames = [f"Frame{i + 1}: <img>{'<IMG_CONTEXT>' * 16}</img>" for i in range(len(pixels))]
@@ -176,8 +192,18 @@ def test_shuffled_positions_would_be_noticed(family: VideoFamily, pixels: torch.
     assert (wrong - right)[-1].abs().max() > 0.1
 
 
-def test_dropped_tokens_equal_masked_ones(family: VideoFamily, pixels: torch.Tensor) -> None:
+@pytest.fixture(scope="module")
+def attentive(family: VideoFamily, tmp_path_factory: pytest.TempPathFactory) -> VideoFamily:
+    """The same with attention in all layers: recurrent ones cannot be told not to see a token."""
+    if family.model_type != "minicpmv4_6":
+        return family
+    folder = tmp_path_factory.mktemp("attentive")
+    return load_model(save_small_minicpm(folder, layer_types=["full_attention"] * 4))
+
+
+def test_dropped_tokens_equal_masked_ones(attentive: VideoFamily, pixels: torch.Tensor) -> None:
     """Keeping original positions must equal a full-length run in which nobody sees the dropped tokens."""
+    family = attentive
     tokens = encode(family, pixels)
     everything = family.prompt(QUESTION, Reduction.identity(tokens))
     kept = torch.tensor([3, 4, 17, 40, 41, 66])  # none of the fourth frame
@@ -276,8 +302,9 @@ def test_what_is_not_supported_is_said(family: VideoFamily, pixels: torch.Tensor
         family.encode(pixels, encoder=build_method("encoder", "tome", {}))
     with pytest.raises(SignalError, match=f"{family.model_type} models cannot give the signal 'colour'"):
         family.encode(pixels, ("colour",))
-    marks = {"internvl": ("<video>", "<IMG_CONTEXT>"), "video_llama_3": ("<|video_pad|>", "<|image_pad|>")}
-    video, image = marks.get(family.model_type, ("<video>", "<image>"))
+    video, image = "<video>", "<IMG_CONTEXT>" if family.model_type == "internvl" else "<image>"
+    if family.model_type not in SQUARES:
+        video, image = "<|video_pad|>", "<|image_pad|>"
     for mark in (video, image):
         with pytest.raises(InvalidValueError, match=re.escape(f"placeholders {video!r} or {image!r}")):
             family.prompt(f"what is {mark} ?", Reduction.identity(encode(family, pixels)))
