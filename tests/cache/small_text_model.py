@@ -13,14 +13,19 @@ VOCABULARY = 101
 GROUP = 2
 
 
-def make_model(implementation: str = "sdpa", dtype: torch.dtype = torch.float64, layers: int = 2) -> Any:
+def make_model(
+    implementation: str = "sdpa",
+    dtype: torch.dtype = torch.float64,
+    layers: int = 2,
+    key_value_heads: int = 4 // GROUP,
+) -> Any:
     config = Qwen2Config(
         vocab_size=VOCABULARY,
         hidden_size=64,
         intermediate_size=96,
         num_hidden_layers=layers,
         num_attention_heads=4,
-        num_key_value_heads=4 // GROUP,
+        num_key_value_heads=key_value_heads,
         max_position_embeddings=512,
         initializer_range=0.25,
         eos_token_id=None,

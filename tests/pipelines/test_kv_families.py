@@ -13,6 +13,7 @@ import torch
 from streamprune.cache.kept import KeptCache
 from streamprune.errors import UnsupportedModelError
 from streamprune.kv.h2o import H2O
+from streamprune.kv.mustafar import Mustafar
 from streamprune.kv.streamingllm import StreamingLLM
 from streamprune.kv.view import LayerView
 from streamprune.pipelines.answer_cache import prompt_labels
@@ -82,6 +83,26 @@ def test_queries_give_the_attention_of_the_model(vlm: VideoLLM, video: Any) -> N
         assert rows.amax(-1)[..., 10:].mean() > 2 / len(prompt), (
             "attention that looks at nothing proves nothing"
         )
+
+
+def test_keys_are_stored_before_rotation_along_three_axes(vlm: VideoLLM, video: Any) -> None:
+    model, made = vlm.family.model, []
+    tokens = vlm.encode(video, signals=()).tokens
+    prompt = vlm.family.prompt(QUESTION, Reduction.identity(tokens), pts_seconds=tokens.pts_seconds)
+    # so small a share drops no element
+    cache = KeptCache.of(model, Mustafar(sparsity=0.01, exact_last=4, unrotated=True))
+    plain = KeptCache.of(model, StreamingLLM())
+    with torch.no_grad(), cache.watch(model):
+        model(**prompt.model_inputs(), past_key_values=cache)
+    with torch.no_grad():
+        model(**prompt.model_inputs(), past_key_values=plain)
+    for (_, ours), (_, stock) in zip(cache.kept_layers(), plain.kept_layers(), strict=True):
+        packed = ours._shelves["keys"].packed
+        assert packed is not None
+        made.append((packed.load() - stock.keys[:, :, :-4]).abs().max() > 1e-2)
+        assert (ours.keys - stock.keys).abs().max() < 1e-5
+        assert {"stored_at", "stored_at_1", "stored_at_2"} <= ours.entries.keys()
+    assert all(made), "keys that were never turned prove nothing"
 
 
 def test_positions_along_three_axes_are_not_counted_anew(vlm: VideoLLM) -> None:
