@@ -20,7 +20,8 @@
     max_gap = 8
 
 Every method's name is a recipe too. A method published with parts before and inside the language model, or
-with its cache, brings all of them: ``holitom`` is pre_llm and in_llm. A stage before the name takes that part
+with its cache, brings all of them: ``holitom`` is pre_llm and in_llm. Of ``lvlm_csp``, whose representatives
+before the model would leave nothing to bring back inside, the name alone means the first. A stage before the name takes that part
 alone (``pre_llm:holitom``), and names joined by ``+`` make one recipe: ``fastvid+fastv+snapkv``. Stores of
 the cache join the policy of their stage: ``snapkv+mustafar+kivi`` is one [kv] method with the options of all
 three.
@@ -59,6 +60,9 @@ _OWN_BUDGET = ("in_llm", "kv")
 
 # a method's parts in these stages work together; a method of another stage is a form of its own
 _JOINED = frozenset[Stage](("pre_llm", "in_llm", "kv"))
+
+# methods whose parts stand for each other: alone, the name means the first
+_EITHER = ("lvlm_csp",)
 
 _TOP_LEVEL = ("name", "keep_ratio", "keep_tokens", *STAGES, "positions")
 
@@ -267,4 +271,4 @@ def _parts(text: str) -> list[tuple[Stage, str]]:
     if text not in usable:
         raise UnknownNameError.among("recipe", text, sorted(usable))
     stages = [stage for stage in found[text] if stage in _JOINED] or found[text]
-    return [(stage, text) for stage in stages]
+    return [(stage, text) for stage in (stages[:1] if text in _EITHER else stages)]
