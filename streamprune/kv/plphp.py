@@ -20,22 +20,21 @@ class PLPHP(Policy):
     """Keep text, and in each head the visual entries that the last token attends to most, frame by frame.
 
     How many depends on the layer: the share of its attention that the last token of the prompt pays to the
-    video makes a layer attentive, balanced or indifferent. The budget, text included, is what a balanced
-    layer holds, so that all layers together hold more where many are attentive, and less where many are
-    indifferent.
+    video makes a layer attentive, balanced or indifferent. The budget, text included, is what an attentive
+    layer holds; the others hold less.
 
     Args:
-        spread: share of the visual tokens that an attentive layer holds more, and an indifferent one less,
-            in [0, 1].
+        spread: share of the visual tokens that a balanced layer holds less than an attentive one, and an
+            indifferent layer less than a balanced one, in [0, 1].
         attentive: layers that pay more than this share of their attention to the video are attentive.
         indifferent: layers that pay less than this are indifferent; no more than ``attentive``.
         by_frame: frames lose in proportion to their entries; off, entries of all frames compete.
 
-    Source: arXiv 2502.14504, the idea; rounding, the values of the thresholds and what grouped queries do are
-    ours. The attention is the mean over all query heads for the layer and over those of a group for its
-    entries; rows of a batch share the mean, since they hold equally many entries. The prompt's
-    text stays, so the budget must leave room for it. The answer's entries stay (``decoding="grow"``); with
-    "hold" each new token's query decides anew.
+    Source: arXiv 2502.14504, the idea; the paper's retention rate is that of balanced layers. Rounding, the
+    values of the thresholds and what grouped queries do are ours: the attention is the mean over all query
+    heads for the layer, and over those of a group for its entries. Rows of a batch share the mean, since they
+    hold equally many entries. The prompt's text stays, so the budget must leave room for it. The answer's
+    entries stay (``decoding="grow"``); with "hold" each new token's query decides anew.
     """
 
     spread: float = 0.25
@@ -63,13 +62,13 @@ class PLPHP(Policy):
 
     def limit(self, view: LayerView, entry_bytes: int) -> int:
         """What this layer may hold, by its attention to the video."""
-        balanced = self.budget.exact_entries(view.prompt, entry_bytes, view.depth)
+        most = self.budget.exact_entries(view.prompt, entry_bytes, view.depth)
         visual = int(_visual(view).sum(-1).max())
         share = self.attention_to_video(view)
-        more = self.spread * visual * ((share > self.attentive) - (share < self.indifferent))
+        steps = (share <= self.attentive) + (share < self.indifferent)
         text = int(self.protected(view).sum(-1).max())
-        least = min(max(1, text), whole_tokens(balanced))
-        return max(1, least, whole_tokens(balanced + more))
+        least = min(max(1, text), whole_tokens(most))
+        return max(1, least, whole_tokens(most - steps * self.spread * visual))
 
     def attention_to_video(self, view: LayerView) -> float:
         """Share of its attention that the last token pays to visual entries, of all heads and rows."""

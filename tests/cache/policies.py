@@ -41,7 +41,7 @@ POLICIES: list[tuple[type[Policy], dict[str, Any]]] = [
     (ExpectedAttention, {"future": 16, "sinks": 2}),
     (KVzip, {"part": 15}),
     (METokCache, {"num_cuts": 1}),
-    (PLPHP, {"attentive": 1.0, "indifferent": 0.0}),
+    (PLPHP, {"attentive": 0.0, "indifferent": 0.0}),
     (ZeroMerge, {"merged_entries": 2}),
 ]
 # policies that leave what they keep as it was
