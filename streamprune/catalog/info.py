@@ -61,7 +61,7 @@ class MethodInfo:
 _UNCUT = ("minicpmv4_6", "qwen3_5")
 
 # families whose tower can be run layer by layer
-_IN_THE_TOWER = ("llava_onevision",)
+_IN_THE_TOWER = ("llava_onevision", "smolvlm")
 
 
 def method_row(

@@ -37,7 +37,7 @@ class FramesAsImages(TowerFamily):
     ``pixel_entropy``, see :class:`Patches`. What has rows and columns of patches is averaged over the patches
     of a token.
 
-    Not supported: methods inside the vision tower, towers whose pictures are not square.
+    Not supported: towers whose pictures are not square; methods inside the vision tower, but for SmolVLM's.
 
     Args:
         patch: pixels along a patch.
@@ -130,6 +130,17 @@ class FramesAsImages(TowerFamily):
         pixels = pixels.to(self.vision_device())
         with self._tower.watch(inside) as found:
             rows = self.image_features(pixels)
+        return self._encoded(rows, found, pixels, signals, before)
+
+    def _encoded(
+        self,
+        rows: torch.Tensor,
+        found: dict[str, torch.Tensor],
+        pixels: torch.Tensor,
+        signals: Sequence[str],
+        before: torch.Tensor | None,
+    ) -> EncodedFrames:
+        """What became of ``pixels``, with what was ``found`` in the tower and the rest of the ``signals``."""
         grid = self.grid(len(pixels))
         features = rows.reshape(grid.frames, grid.rows, grid.cols, -1)
         found["image_embeds"] = features

@@ -10,18 +10,18 @@ from typing import ClassVar
 import torch
 
 from streamprune.encoder.base import EncoderMethod, TowerShape
-from streamprune.errors import SignalError
 from streamprune.models.base import Checkpoint, EncodedFrames, Prompt, VideoFamily
 from streamprune.models.chat_template import place_of_video, video_prompt_ids
 from streamprune.models.pixel_signals import PIXEL_SIGNALS, Patches
 from streamprune.models.siglip_head import PoolingHead
 from streamprune.models.stock_clips import StockClips
+from streamprune.models.tower_family import check_outside
 from streamprune.models.tower_layout import TowerLayout
 from streamprune.models.tower_signals import TowerSignals
 from streamprune.models.vision_layers import VisionLayers
 from streamprune.models.written_prompt import WrittenPrompt
 from streamprune.positions import PositionRule, Positions
-from streamprune.tokens import QUESTION_SIGNALS, Reduction, VideoGrid
+from streamprune.tokens import Reduction, VideoGrid
 
 _HEAD_SIGNALS = ("saliency", "frame_features")
 # signals that need nothing from inside the tower
@@ -89,14 +89,7 @@ class LlavaOnevision(VideoFamily):
         """Any method in a SigLIP tower, with signals that are read off the tower's last states."""
         layers = VisionLayers(self.model.get_encoder("video"), self.checkpoint.name)
         layers.check(encoder, TowerShape(max(self._depths(layers.depth)), *self._patches))
-        left = (*self.cheap_signals(), *_LAST_SIGNALS, *PIXEL_SIGNALS)
-        for name in signals:
-            if name not in left:
-                raise SignalError(
-                    f"the signal {name!r} is read inside the vision tower and needs all tokens there; use a "
-                    "method that does not need it, or leave out the encoder stage. "
-                    + self.methods_that_work((*left, *QUESTION_SIGNALS))
-                )
+        check_outside(self, signals, (*self.cheap_signals(), *_LAST_SIGNALS, *PIXEL_SIGNALS))
 
     @torch.no_grad()
     def encode(

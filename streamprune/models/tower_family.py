@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from streamprune.encoder.base import EncoderMethod
+from streamprune.errors import SignalError
 from streamprune.models.base import VideoFamily
 from streamprune.models.pixel_signals import PIXEL_SIGNALS
+from streamprune.tokens import QUESTION_SIGNALS
 
-_LAST_SIGNALS = ("image_embeds", "frame_features")
+# what leaves the tower, and nothing from inside it
+LAST_SIGNALS = ("image_embeds", "frame_features")
 
 
 class TowerFamily(VideoFamily):
@@ -19,7 +22,7 @@ class TowerFamily(VideoFamily):
 
     def available_signals(self) -> tuple[str, ...]:
         """The tower's, those of what leaves it, and those of the pictures."""
-        return (*self._tower.names(), *_LAST_SIGNALS, *PIXEL_SIGNALS)
+        return (*self._tower.names(), *LAST_SIGNALS, *PIXEL_SIGNALS)
 
     def cheap_signals(self) -> tuple[str, ...]:
         """What is known about a frame once it is encoded."""
@@ -30,4 +33,18 @@ class TowerFamily(VideoFamily):
         self.check_frame_signals(signals)
         if encoder is not None:
             self.check_encoder(encoder, signals)
-        return [name for name in signals if name not in (*_LAST_SIGNALS, *PIXEL_SIGNALS)]
+        return [name for name in signals if name not in (*LAST_SIGNALS, *PIXEL_SIGNALS)]
+
+
+def check_outside(family: VideoFamily, signals: Sequence[str], left: Sequence[str]) -> None:
+    """Raise SignalError for any of ``signals`` that is read inside a tower where a method drops tokens.
+
+    ``left`` are those that are not.
+    """
+    for name in signals:
+        if name not in left:
+            raise SignalError(
+                f"the signal {name!r} is read inside the vision tower and needs all tokens there; use a "
+                "method that does not need it, or leave out the encoder stage. "
+                + family.methods_that_work((*left, *QUESTION_SIGNALS))
+            )

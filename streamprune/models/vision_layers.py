@@ -6,7 +6,7 @@ caught by hooks that live as long as that one call.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,9 +48,12 @@ class VisionLayers:
     Args:
         tower: a stock vision model.
         name: of the model, for messages.
+        embed: what makes patches of pictures, the tower's ``embeddings`` when None.
     """
 
-    def __init__(self, tower: Any, name: str) -> None:
+    def __init__(
+        self, tower: Any, name: str, embed: Callable[[torch.Tensor], torch.Tensor] | None = None
+    ) -> None:
         layers = getattr(getattr(tower, "encoder", None), "layers", None)
         embeddings = getattr(tower, "embeddings", None)
         fits = (
@@ -65,6 +68,7 @@ class VisionLayers:
                 "Leave out the encoder stage."
             )
         self._tower = tower
+        self._embed: Any = embeddings if embed is None else embed
         self._layers: Any = layers
         self._name = name
 
@@ -92,7 +96,7 @@ class VisionLayers:
             depths: wanted states, each the number of layers before it, at least 0.
             cols: patches in a row of the grid.
         """
-        states = self._tower.embeddings(pixels)
+        states = self._embed(pixels)
         shape = TowerShape(max(depths), states.shape[1] // cols, cols)
         self.check(method, shape)
         if method.frame_by_frame and not method.changes_nothing(shape):

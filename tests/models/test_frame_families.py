@@ -298,8 +298,10 @@ def test_frame_features(family: VideoFamily, pixels: torch.Tensor) -> None:
 
 
 def test_what_is_not_supported_is_said(family: VideoFamily, pixels: torch.Tensor) -> None:
-    with pytest.raises(UnsupportedModelError, match=f"{family.model_type} models cannot run a method inside"):
-        family.encode(pixels, encoder=build_method("encoder", "tome", {}))
+    if family.model_type != "smolvlm":
+        said = f"{family.model_type} models cannot run a method inside"
+        with pytest.raises(UnsupportedModelError, match=said):
+            family.encode(pixels, encoder=build_method("encoder", "tome", {}))
     with pytest.raises(SignalError, match=f"{family.model_type} models cannot give the signal 'colour'"):
         family.encode(pixels, ("colour",))
     video, image = "<video>", "<IMG_CONTEXT>" if family.model_type == "internvl" else "<image>"
