@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import streamprune
+from streamprune.models.checkpoint_files import EMBEDDED
 
 ROOT = Path(__file__).resolve().parents[1]
 MAPPED = ("cache", "pipelines", "readers")
@@ -58,10 +59,11 @@ def test_wheel_holds_every_module_and_the_weights(tmp_path: Path) -> None:
     packed = set(zipfile.ZipFile(wheel).namelist())
     expected = {str(p.relative_to(ROOT)) for p in (ROOT / "streamprune").rglob("*.py")}
     expected |= {f"streamprune/{p.relative_to(ROOT)}" for name in MAPPED for p in (ROOT / name).glob("*.py")}
-    weights = ROOT / "streamprune" / "embedded" / "weights"
-    expected |= {str(p.relative_to(ROOT)) for p in weights.iterdir() if p.is_file()}
+    folders = [ROOT / "streamprune" / "embedded" / folder for folder in EMBEDDED.values()]
+    expected |= {str(p.relative_to(ROOT)) for folder in folders for p in folder.iterdir() if p.is_file()}
     assert expected - packed == set()
-    assert "streamprune/embedded/weights/model.safetensors" in packed
+    for folder in folders:
+        assert str((folder / "model.safetensors").relative_to(ROOT)) in packed
 
 
 def test_exported_names_are_sorted_and_exist() -> None:

@@ -10,7 +10,7 @@ Video = Annotated[str, typer.Argument(help="A video file or a folder of images."
 Questions = Annotated[
     list[str] | None, typer.Argument(help="One or more questions, each in quotes.", show_default=False)
 ]
-Model = Annotated[str, typer.Option(help="'embedded', a hub name, or a local folder.")]
+Model = Annotated[str, typer.Option(help="'embedded', 'embedded-qwen', a hub name, or a folder.")]
 RecipeName = Annotated[
     str | None, typer.Option(help="A method's name or a .toml file; default: keep every token.")
 ]

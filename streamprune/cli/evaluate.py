@@ -20,7 +20,6 @@ _SUITES = ("embedded",)
 _WIDTH = 110
 _ORACLE = "oracle"
 # stages whose methods have a budget
-_COUNTED = {"pre_llm", "in_llm", "kv"}
 _KEEP_RATIOS = (0.5, 0.25, 0.1, 0.05)
 
 
@@ -40,7 +39,7 @@ def evaluate(
     questions: Annotated[int, typer.Option(help="How many questions, at least; ten per clip.")] = 2000,
     num_frames: Annotated[int, typer.Option(help="Frames of every clip.")] = 16,
     model: Annotated[
-        str, typer.Option(help="An embedded model, or a folder with one trained in the same world.")
+        str, typer.Option(help="embedded, embedded-qwen, or a folder with one trained in the same world.")
     ] = "embedded",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the record to this file.")] = None,
     plot: Annotated[
@@ -53,7 +52,7 @@ def evaluate(
     those the record has the share of the language model's prefill operations and cache bytes instead of the
     evidence's. In a recipe without pre_llm and in_llm the share kept is that of cache entries.
 
-    The suite "embedded" asks the small trained model that ships with the package about made-up clips. It
+    The suite "embedded" asks a small trained model that ships with the package about made-up clips. It
     shows what a selection loses there and does not rank methods for real models.
     """
     from streamprune.budget import Budget
@@ -74,6 +73,7 @@ def evaluate(
 def _recipes(names: list[str] | None, model: str) -> dict[str, Recipe | None]:
     """Recipes by name; the oracle, which is no recipe, is None."""
     from streamprune.catalog.info import Stage
+    from streamprune.models.checkpoint_files import EMBEDDED
     from streamprune.recipe import Choice, Recipe
     from streamprune.registry import list_methods
 
@@ -82,12 +82,12 @@ def _recipes(names: list[str] | None, model: str) -> dict[str, Recipe | None]:
     stage: Stage = "pre_llm"
     found = [info.name for info in list_methods(stage) if info.name != "none"]
     chosen: dict[str, Recipe | None] = {name: Recipe(name, {stage: Choice(name)}) for name in found}
-    return chosen | ({_ORACLE: None} if model == "embedded" else {})
+    return chosen | ({_ORACLE: None} if model in EMBEDDED else {})
 
 
 def _budgets(recipe: Recipe | None, ratios: list[float]) -> Sequence[float | None]:
     """What ``recipe`` is measured at; once where it has a budget of its own, or nothing that takes one."""
-    if recipe is not None and (recipe.budget.is_given or not _COUNTED & recipe.stages.keys()):
+    if recipe is not None and (recipe.budget.is_given or not recipe.takes_budget):
         return (None,)
     return ratios
 

@@ -20,15 +20,17 @@ from streamprune.models.siglip_head import find_head_tensors
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 HEAD = "pooling_head.safetensors"
+# models that ship with the package, and the folder of each beside its training
+EMBEDDED = {"embedded": "weights", "embedded-qwen": "weights_qwen"}
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
-def embedded_folder() -> Path:
-    """Folder of the small model that ships with the package."""
-    folder = Path(str(files("streamprune"))) / "embedded" / "weights"
+def embedded_folder(name: str = "embedded") -> Path:
+    """Folder of a small model that ships with the package, one of :data:`EMBEDDED`."""
+    folder = Path(str(files("streamprune"))) / "embedded" / EMBEDDED[name]
     if not (folder / "config.json").is_file():
         raise ModelNotFoundError(
-            f"the embedded model is missing from this installation ({folder}); reinstall streamprune"
+            f"the model {name!r} is missing from this installation ({folder}); reinstall streamprune"
         )
     return folder
 
@@ -36,11 +38,11 @@ def embedded_folder() -> Path:
 def resolve_name(name: str | Path) -> str:
     """Turn what the user asked for into a folder that is there or a hub name.
 
-    "embedded" is the shipped model; "owner/name" is a hub name unless a folder is called so.
-    ModelNotFoundError for anything else.
+    The names of :data:`EMBEDDED` are the shipped models; "owner/name" is a hub name unless a folder is called
+    so. ModelNotFoundError for anything else.
     """
-    if name == "embedded":
-        return str(embedded_folder())
+    if isinstance(name, str) and name in EMBEDDED:
+        return str(embedded_folder(name))
     path = Path(name).expanduser()
     if path.is_dir() and name != "":
         return str(path)
@@ -56,7 +58,8 @@ def resolve_name(name: str | Path) -> str:
     ):
         return name
     raise ModelNotFoundError(
-        f"there is no model {str(name)!r}: neither 'embedded', nor a folder, nor a hub name 'owner/name'"
+        f"there is no model {str(name)!r}: neither {', '.join(map(repr, EMBEDDED))}, nor a folder, nor a hub "
+        "name 'owner/name'"
     )
 
 

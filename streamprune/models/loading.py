@@ -55,7 +55,8 @@ def load_model(
     """Load a model of a supported family from safetensors; never pickles, never code from the checkpoint.
 
     Args:
-        name: "embedded" (the small shipped model), a local folder, or a hub name "owner/name".
+        name: "embedded" or "embedded-qwen" (the small shipped models), a local folder, or a hub name
+            "owner/name".
         device: "auto" (default: the first GPU, else the CPU), "cpu", "cuda", "cuda:1", "mps".
         dtype: "float32", "bfloat16", "float16", "auto" (as stored); default: float32 on the CPU, else as
             stored.
@@ -96,7 +97,9 @@ def load_model(
 
 def _check_options(name: object, device: object, device_map: object, attn_implementation: str | None) -> None:
     if not isinstance(name, (str, Path)):
-        raise InvalidTypeError(f"name must be 'embedded', a folder or a hub name, got {name!r}")
+        raise InvalidTypeError(
+            f"name must be 'embedded', 'embedded-qwen', a folder or a hub name, got {name!r}"
+        )
     if device is not None and device_map is not None:
         raise InvalidValueError(f"give device or device_map, not both (got {device!r} and {device_map!r})")
     check_device_map(device_map)
