@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,7 @@ class _Reading:
         context = _context(layers[0], embeds.shape[1], type(self._policy).__name__).to(embeds.device)
         if len(context) == 0:
             return
-        with torch.no_grad():
+        with torch.no_grad(), self._others_as_they_are():
             votes = self._read(given, embeds, context, layers)
         for layer, recalled in zip(layers, votes, strict=True):
             layer.decide({"recalled": recalled})
@@ -75,11 +76,24 @@ class _Reading:
             entries = context[first:last] + layers[0].held - embeds.shape[1]
             with self._instead(layers, votes, entries):
                 self._decoder(
-                    **self._again(given, embeds, places),
+                    **self._again(given, embeds, places, layers[0].seen),
                     past_key_values=self._cache,
                     use_cache=True,
                 )
         return votes
+
+    @contextmanager
+    def _others_as_they_are(self) -> Iterator[None]:
+        """Let layers that are not reduced, of a short window or with a running state, forget the block."""
+        kept = {place for place, _ in self._cache.kept_layers()}
+        others = [layer for place, layer in enumerate(self._cache.layers) if place not in kept]
+        before = [copy.deepcopy(vars(layer)) for layer in others]
+        try:
+            yield
+        finally:
+            for layer, state in zip(others, before, strict=True):
+                vars(layer).clear()
+                vars(layer).update(state)
 
     @contextmanager
     def _instead(
@@ -94,14 +108,14 @@ class _Reading:
                 undo.callback(setattr, layer, "instead", None)
             yield
 
-    def _again(self, given: dict[str, Any], embeds: torch.Tensor, places: torch.Tensor) -> dict[str, Any]:
+    def _again(
+        self, given: dict[str, Any], embeds: torch.Tensor, places: torch.Tensor, seen: int
+    ) -> dict[str, Any]:
         """What the decoder is given for the tokens ``places`` of the call, behind the instruction."""
         words = torch.tensor(self._policy.instruction, dtype=torch.int64, device=embeds.device)
         asked = self._decoder.embed_tokens(words).to(embeds).expand(len(embeds), -1, -1)
         again: dict[str, Any] = {"inputs_embeds": torch.cat([asked, embeds[:, places]], 1)}
-        again["position_ids"] = _positions(
-            given.get("position_ids"), places, len(words), self._seen(), embeds
-        )
+        again["position_ids"] = _positions(given.get("position_ids"), places, len(words), seen, embeds)
         marked, added = given.get("visual_pos_masks"), given.get("deepstack_visual_embeds")
         if marked is not None and added is not None:
             chosen = marked[:, places]
@@ -109,9 +123,6 @@ class _Reading:
             again["visual_pos_masks"] = torch.nn.functional.pad(chosen, (len(words), 0))
             again["deepstack_visual_embeds"] = [rows[row] for rows in added]
         return again
-
-    def _seen(self) -> int:
-        return int(self._cache.get_seq_length())
 
 
 class _Listening:

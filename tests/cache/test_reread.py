@@ -140,6 +140,22 @@ def test_a_second_question_does_not_depend_on_the_first(models: Any) -> None:
     assert torch.equal(answers[0], answers[1])
 
 
+def test_layers_that_are_not_reduced_forget_the_second_reading() -> None:
+    model = make_model(layers=3)
+    model.config.layer_types = ["full_attention", "sliding_attention", "full_attention"]
+    model.config.sliding_window, model.model.has_sliding_layers = 8, True
+    ids = prompt(24)
+    stock, cache = full_cache(model), KeptCache.of(model, KVzip(keep_tokens=12))
+    _run(model, ids, stock)
+    with cache.watch(model):
+        _run(model, ids, cache)
+    assert [layer.held for _, layer in cache.kept_layers()] == [12, 12]
+    ours, expected = cache.layers[1], stock.layers[1]
+    assert torch.equal(ours.keys, expected.keys)
+    assert torch.equal(ours.values, expected.values)
+    assert ours.get_seq_length() == expected.get_seq_length() == 24
+
+
 def test_what_cannot_be_read_again_is_refused(models: Any) -> None:
     model = models["sdpa"]
     with pytest.raises(ValueError, match="KVzip reads prompts again at positions of their own"):
