@@ -103,7 +103,8 @@ def llm_speeds(
 ) -> Iterator[LLMSpeed]:
     """Time ``recipes`` on a made-up clip of about ``tokens`` visual tokens, in turn with the stock model.
 
-    Stages before pre_llm are not carried out: they do not touch the language model.
+    Stages before pre_llm are not carried out: they do not touch the language model. Stores alone have no
+    share to keep and are timed once.
 
     Raises UsageError or UnsupportedModelError before anything is timed.
     """
@@ -115,7 +116,7 @@ def llm_speeds(
     asked = [
         (name, ratio, AnswerRequest((_QUESTION,), recipe.with_budget(ratio), max_new_tokens=_NEW_TOKENS))
         for name, recipe in recipes.items()
-        for ratio in keep_ratios
+        for ratio in (keep_ratios if recipe.takes_budget else (1.0,))
     ]
     everything = run_reducer(AnswerRequest((_QUESTION,), Recipe.named("none")).method(), seen)
     stock = AnswerRequest((_QUESTION,), Recipe.named("none"))

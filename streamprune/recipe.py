@@ -21,10 +21,10 @@
 
 Every method's name is a recipe too. A method published with parts before and inside the language model, or
 with its cache, brings all of them: ``holitom`` is pre_llm and in_llm. Of ``lvlm_csp``, whose representatives
-before the model would leave nothing to bring back inside, the name alone means the first. A stage before the name takes that part
-alone (``pre_llm:holitom``), and names joined by ``+`` make one recipe: ``fastvid+fastv+snapkv``. Stores of
-the cache join the policy of their stage: ``snapkv+mustafar+kivi`` is one [kv] method with the options of all
-three.
+before the model would leave nothing to bring back inside, the name alone means the first. A stage before the
+name takes that part alone (``pre_llm:holitom``), and names joined by ``+`` make one recipe:
+``fastvid+fastv+snapkv``. Stores of the cache join the policy of their stage: ``snapkv+mustafar+kivi`` is one
+[kv] method with the options of all three.
 
 The budget at the top counts visual tokens: those that reach the language model, or, in a recipe without
 [pre_llm], those that its [in_llm] method leaves. Beside [pre_llm] an [in_llm] method has a keep_ratio or
@@ -202,6 +202,14 @@ class Recipe:
         if keep_ratio is None and keep_tokens is None:
             return self
         return replace(self, budget=Budget(keep_ratio, keep_tokens))
+
+    @property
+    def takes_budget(self) -> bool:
+        """Whether a share kept means anything to it: not to stages that drop nothing, nor to stores alone."""
+        if "pre_llm" in self.stages or "in_llm" in self.stages:
+            return True
+        choice = self.stages.get("kv")
+        return choice is not None and not all(row.stacks for row in get_methods("kv", choice.method))
 
     def build(self, stage: Stage, **extra: Any) -> Any:
         """Make the method of ``stage`` from its options (and ``extra``); None when the stage is not named.

@@ -65,3 +65,19 @@ def test_keeping_everything_keeps_it_in_every_part() -> None:
     assert recipe.with_budget(1.0).build("in_llm").keep_ratio == 1.0
     own = Recipe("mine", {"pre_llm": Choice("stride"), "in_llm": Choice("fastv", {"keep_ratio": 0.5})})
     assert own.with_budget(1.0).build("in_llm").keep_ratio == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "takes"),
+    [
+        ("stride", True),
+        ("fastv", True),
+        ("snapkv", True),
+        ("snapkv+kivi", True),
+        ("kivi", False),
+        ("mustafar+kivi", False),
+        ("uniform", False),
+    ],
+)
+def test_a_budget_means_nothing_to_stores_alone(name: str, takes: bool) -> None:
+    assert Recipe.named(name).takes_budget is takes

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _SUITES = ("embedded",)
 _WIDTH = 110
 _ORACLE = "oracle"
-# stages whose methods have a budget
 _KEEP_RATIOS = (0.5, 0.25, 0.1, 0.05)
 
 

@@ -28,6 +28,16 @@ STAGES = ("frames", "encoder", "pre_llm", "in_llm", "kv")
 # what a method gets where its own default is meant for long prompts
 _SMALL: dict[str, Any] = {"window": 4, "protect_text": False, "fps": 1}
 _TABLES: dict[str, Sequence[InLLMRow | EncoderRow]] = {"in_llm": IN_LLM_ROWS, "encoder": ENCODER_ROWS}
+# of a store: what makes it store something of a short prompt, and what leaves everything as it came
+_STORES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "cskv": ({"density": 0.25, "exact_last": 2}, {"density": 1.0}),
+    "fourier_attention": (
+        {"states": 4, "room": 4, "exact_first": 1, "exact_last": 2},
+        {"states": None},
+    ),
+    "kivi": ({"group": 4, "exact_last": 4}, {"bits": 16}),
+    "mustafar": ({"exact_last": 2}, {"sparsity": 0.0}),
+}
 # takes the user's own times; nothing about the family
 _NOT_A_METHOD = {("frames", "timestamps")}
 
@@ -49,14 +59,23 @@ class Cell:
         return Recipe(self.id, {self.info.stage: Choice(self.info.name, self._options())})
 
     @property
+    def keeping_all(self) -> tuple[Recipe, dict[str, float]]:
+        """The method when it changes nothing, and the budget that goes with it."""
+        if not self.info.stacks:
+            return self.recipe, {"keep_ratio": 1.0}
+        return Recipe(self.id, {self.info.stage: Choice(self.info.name, _STORES[self.info.name][1])}), {}
+
+    @property
     def budget(self) -> dict[str, float]:
         """A share that leaves room for what methods protect of a short prompt."""
         ratio = KEEP_RATIOS.get(self.info.stage)
-        return {} if ratio is None else {"keep_ratio": ratio}
+        return {} if ratio is None or self.info.stacks else {"keep_ratio": ratio}
 
     def _options(self) -> dict[str, Any]:
         if self.info.stage in _TABLES:
             return next(row.options for row in _TABLES[self.info.stage] if row.name == self.info.name)
+        if self.info.stacks:
+            return _STORES[self.info.name][0]
         cls: Any = self.info.load()
         names = {field.name for field in dataclasses.fields(cls)}
         return {name: value for name, value in _SMALL.items() if name in names}

@@ -65,7 +65,8 @@ def test_keeping_everything_changes_no_bit(
     vlm, encoded, stock = whole
     if vlm.family.model_type in recorded[cell.info.stage, cell.info.name]:
         return
-    _, logits = ask(vlm, encoded, cell.recipe, keep_ratio=1.0)
+    recipe, budget = cell.keeping_all
+    _, logits = ask(vlm, encoded, recipe, **budget)
     # a method that asks the model about the question first has logits of its own before
     logits = logits[-len(stock) :]
     assert all(torch.equal(one, other) for one, other in zip(logits, stock, strict=True))
