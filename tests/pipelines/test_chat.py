@@ -30,7 +30,7 @@ from tests.models.small_llava import save_small_llava
 from tests.models.test_families import SAVE
 
 QUESTIONS = ["what colour is the circle ?", "where is it moving ?", "is the small square left ?"]
-HYBRID = {"qwen3_5"}  # some of whose layers hand on a state
+HYBRID = {"minicpmv4_6", "qwen3_5"}  # some of whose layers hand on a state
 OTHER = "red blue what"  # has an answer of different words
 NEW = 3
 
@@ -64,7 +64,7 @@ def acting(vlm: VideoLLM, chat: Chat) -> Iterator[Any]:
     talk, request = chat._talk, chat._asking.request
     assert talk is not None
     reduction, prompt, model = talk.reduced.reduction, talk.prompt, vlm.family.model
-    cache: Any = answer_cache(vlm.family, request.policy(), prompt, reduction)
+    cache: Any = answer_cache(vlm.family, request.cache_method(), prompt, reduction)
     method = request.in_llm()
     rows = VisualRows(prompt.kept_columns, reduction.index, reduction.grid)
     with ExitStack() as stack:

@@ -21,8 +21,9 @@ from streamprune.readers import open_source
 from streamprune.recipe import Choice, Recipe
 from streamprune.tokens import Reduction
 from tests.models.test_families import SAVE
+from tests.pipelines.test_chat import HYBRID
 
-ONE_BY_ONE = {"qwen3_5"}
+ONE_BY_ONE = HYBRID
 QUESTIONS = ["what colour is the circle ?", "is it left ?", "where is the big red square moving ?"]
 
 
