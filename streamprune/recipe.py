@@ -64,6 +64,10 @@ _JOINED = frozenset[Stage](("pre_llm", "in_llm", "kv"))
 # methods whose parts stand for each other: alone, the name means the first
 _EITHER = ("lvlm_csp",)
 
+# a part that has to know which tokens are visual, which is not known above its method's own cuts: it goes by
+# its stage and name
+_APART: tuple[tuple[Stage, str], ...] = (("kv", "metok"),)
+
 _TOP_LEVEL = ("name", "keep_ratio", "keep_tokens", *STAGES, "positions")
 
 
@@ -278,5 +282,6 @@ def _parts(text: str) -> list[tuple[Stage, str]]:
     usable = {name for name, stages in found.items() if len(stages) == 1 or _JOINED.intersection(stages)}
     if text not in usable:
         raise UnknownNameError.among("recipe", text, sorted(usable))
-    stages = [stage for stage in found[text] if stage in _JOINED] or found[text]
+    joined = [stage for stage in found[text] if stage in _JOINED and (stage, text) not in _APART]
+    stages = joined or found[text]
     return [(stage, text) for stage in (stages[:1] if text in _EITHER else stages)]

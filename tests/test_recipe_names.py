@@ -21,6 +21,8 @@ def _stages(name: str) -> dict[str, str]:
         ("encoder:tome", {"encoder": "tome"}),
         ("dycoke", {"pre_llm": "dycoke", "in_llm": "dycoke"}),
         ("lvlm_csp", {"pre_llm": "lvlm_csp"}),
+        ("metok", {"pre_llm": "metok", "in_llm": "metok"}),
+        ("kv:metok+stride", {"pre_llm": "stride", "kv": "metok"}),
         ("in_llm:lvlm_csp", {"in_llm": "lvlm_csp"}),
         ("in_llm:holitom", {"in_llm": "holitom"}),
         ("earlytom", {"encoder": "earlytom"}),
