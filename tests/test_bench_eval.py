@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from streamprune.cli import app
 from streamprune.metrics import reducer_speed
 from streamprune.metrics.made_clip import made_clip
+from streamprune.registry import list_methods
 from streamprune.report.retention import costs_markdown, groups_markdown, retention_markdown
 from streamprune.report.speed import llm_markdown, speed_markdown
 
@@ -184,3 +185,23 @@ def test_a_record_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     )
     assert done.exit_code == 1
     assert "cannot write" in done.output
+
+
+def test_every_method_of_a_stage_is_measured_where_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[tuple[str, float | None]] = []
+
+    def measure(suite: Any, recipe: Any, keep_ratio: float | None = 1.0) -> dict[str, Any]:
+        measured.append((recipe.name, keep_ratio))
+        entry = {"accuracy": 1.0, "low": 1.0, "high": 1.0, "count": 10}
+        return {**entry, "tokens_kept": 1.0, "groups": {}, "types": {}}
+
+    monkeypatch.setattr("streamprune.embedded.evaluate.suite.Suite.measure", measure)
+    done = runner.invoke(app, ["eval", "--stage", "kv", "--keep-ratio", "0.2", "--questions", "10"])
+    assert done.exit_code == 0, done.output
+    assert measured[0] == ("none", 1.0)
+    stores = {info.name for info in list_methods("kv") if info.stacks}
+    expected = [(info.name, None if info.name in stores else 0.2) for info in list_methods("kv")]
+    assert measured[1:] == expected
+    refused = runner.invoke(app, ["eval", "--stage", "kb"])
+    assert refused.exit_code == 2
+    assert "unknown stage to measure 'kb'. Did you mean 'kv'" in " ".join(refused.output.split())

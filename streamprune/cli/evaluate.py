@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from streamprune.catalog.info import Stage
 from streamprune.cli.app import app, progress_bars
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 _SUITES = ("embedded",)
 _WIDTH = 110
 _ORACLE = "oracle"
+# stages whose methods have a budget
+_COUNTED: tuple[Stage, ...] = ("pre_llm", "in_llm", "kv")
 _KEEP_RATIOS = (0.5, 0.25, 0.1, 0.05)
 
 
@@ -28,9 +31,12 @@ def evaluate(
     recipe: Annotated[
         list[str] | None,
         typer.Option(
-            help="A recipe's name, a .toml file, or 'oracle'; again for more. Default: every pre_llm method."
+            help="A recipe's name, a .toml file, or 'oracle'; again for more. Default: all of --stage."
         ),
     ] = None,
+    stage: Annotated[
+        str, typer.Option(help="Whose methods are measured where no recipe is named: pre_llm, in_llm or kv.")
+    ] = "pre_llm",
     keep_ratio: Annotated[
         list[float] | None,
         typer.Option(help="Share KEPT, in (0, 1]; again for more. Default: 0.5, 0.25, 0.1, 0.05."),
@@ -65,23 +71,25 @@ def evaluate(
     ratios = keep_ratio or list(_KEEP_RATIOS)
     for ratio in ratios:
         Budget(ratio)
-    record = _measure(_recipes(recipe, model), ratios, questions, num_frames, model, json_file)
+    record = _measure(_recipes(recipe, stage, model), ratios, questions, num_frames, model, json_file)
     _show(record, json_file, plot)
 
 
-def _recipes(names: list[str] | None, model: str) -> dict[str, Recipe | None]:
+def _recipes(names: list[str] | None, stage: str, model: str) -> dict[str, Recipe | None]:
     """Recipes by name; the oracle, which is no recipe, is None."""
-    from streamprune.catalog.info import Stage
+    from streamprune.errors import UnknownNameError
     from streamprune.models.checkpoint_files import EMBEDDED
     from streamprune.recipe import Choice, Recipe
     from streamprune.registry import list_methods
 
     if names is not None:
         return {name: None if name == _ORACLE else Recipe.resolve(name) for name in names}
-    stage: Stage = "pre_llm"
-    found = [info.name for info in list_methods(stage) if info.name != "none"]
-    chosen: dict[str, Recipe | None] = {name: Recipe(name, {stage: Choice(name)}) for name in found}
-    return chosen | ({_ORACLE: None} if model in EMBEDDED else {})
+    if stage not in _COUNTED:
+        raise UnknownNameError.among("stage to measure", stage, _COUNTED)
+    of: Stage = stage
+    found = [info.name for info in list_methods(of) if info.name != "none"]
+    chosen: dict[str, Recipe | None] = {name: Recipe(name, {of: Choice(name)}) for name in found}
+    return chosen | ({_ORACLE: None} if stage == "pre_llm" and model in EMBEDDED else {})
 
 
 def _budgets(recipe: Recipe | None, ratios: list[float]) -> Sequence[float | None]:

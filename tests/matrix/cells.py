@@ -38,6 +38,8 @@ _STORES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "kivi": ({"group": 4, "exact_last": 4}, {"bits": 16}),
     "mustafar": ({"exact_last": 2}, {"sparsity": 0.0}),
 }
+# tokens that were passed over may come back, so that their entries are held
+_RETURNING = ("dycoke",)
 # takes the user's own times; nothing about the family
 _NOT_A_METHOD = {("frames", "timestamps")}
 
@@ -73,7 +75,8 @@ class Cell:
 
     def _options(self) -> dict[str, Any]:
         if self.info.stage in _TABLES:
-            return next(row.options for row in _TABLES[self.info.stage] if row.name == self.info.name)
+            rows = _TABLES[self.info.stage]
+            return dict(next(row.options for row in rows if row.name == self.info.name))
         if self.info.stacks:
             return _STORES[self.info.name][0]
         cls: Any = self.info.load()
@@ -121,11 +124,13 @@ def refusal(vlm: VideoLLM, video: Any, cell: Cell) -> str | None:
     try:
         less, logits = ask(vlm, video, cell.recipe, **cell.budget)
     except (UnsupportedModelError, SignalError) as error:
-        return str(error)
+        return str(error).replace(vlm.family.checkpoint.name, vlm.family.model_type)
     full, _ = ask(vlm, video, None)
     assert all(bool(row.isfinite().all()) for row in logits)
     if stage == "pre_llm" and cell.info.name != "none":
         assert 0 < less.stats.tokens_kept < full.stats.tokens_kept == full.stats.tokens_in
+    elif cell.info.name in _RETURNING:
+        assert less.stats.decode_flops < full.stats.decode_flops
     elif stage in ("in_llm", "kv"):
         assert 0 < less.stats.kv_bytes < full.stats.kv_bytes
     elif stage == "encoder":
