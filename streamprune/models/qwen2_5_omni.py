@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import torch
 
-from streamprune.errors import InvalidValueError, UnsupportedModelError
+from streamprune.errors import InvalidValueError
 from streamprune.models.base import Checkpoint
 from streamprune.models.pixel_budget import SizeRule
 from streamprune.models.qwen2_5_vl import Qwen25VL
+from streamprune.models.stock_patches import SilentPatches
 from streamprune.tokens import VideoGrid
 
 
@@ -54,12 +55,9 @@ class Qwen25Omni(Qwen25VL):
             )
         return ids
 
-    def stock_inputs(self) -> NoReturn:
-        """Raises UnsupportedModelError: sound may stand among the frames."""
-        raise UnsupportedModelError(
-            "what the processor of qwen2_5_omni models gives cannot be shortened, as it may hold sound; use "
-            "vlm.ask, or a recipe with an in_llm or kv stage alone"
-        )
+    def stock_inputs(self) -> SilentPatches:
+        """Patches of all videos together, without sound."""
+        return SilentPatches(self, patch=self._patch, merge=self._merge, slice_frames=self._slice_frames)
 
     def stock_positions(
         self, ids: torch.Tensor, grid: VideoGrid, pts_seconds: Sequence[float] | None

@@ -61,7 +61,7 @@ class StockPatches(StockInputs):
         grids = [VideoGrid(t, high // merge, wide // merge) for t, high, wide in sides.tolist()]
         places = in_turn(ids, ids == self.token_id, [grid.tokens for grid in grids])
         parts = rows.split(sides.prod(-1).tolist())
-        seconds = given.get("second_per_grid_ts")
+        seconds = given.get("second_per_grid_ts", given.get("video_second_per_grid"))
         steps = [None] * len(grids) if seconds is None else [float(step) for step in seconds]
         return [
             StockVideo(int(place[0, 0]), place[:, 1], grid, self._frames(part, grid), _times(grid, step))
@@ -120,18 +120,22 @@ class ThreeAxisPatches(StockPatches):
         """
         if given.get("position_ids") is not None:
             return self._given_positions(given)
-        ids, mask = given["input_ids"], prompt_mask(given)
-        kinds = given.get("mm_token_type_ids")
+        mask = prompt_mask(given)
+        values, deltas = self.rope_index(given, mask)
+        return StockPositions(values, mask.sum(-1) + deltas.to(mask.device).flatten())
+
+    def rope_index(self, given: Mapping[str, Any], mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Positions of full prompts, and how far later ones are ahead of the number of tokens."""
+        ids, kinds = given["input_ids"], given.get("mm_token_type_ids")
         if kinds is None:
             kinds = 2 * (ids == self.token_id).int() + (ids == self.model.config.image_token_id).int()
-        names = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts")
-        values, deltas = self.model.base_model.get_rope_index(
+        found: tuple[torch.Tensor, torch.Tensor] = self.model.base_model.get_rope_index(
             ids,
             mm_token_type_ids=kinds,
             attention_mask=mask,
-            **{name: given[name] for name in names if given.get(name) is not None},
+            **_those_given(given, "image_grid_thw", "video_grid_thw", "second_per_grid_ts"),
         )
-        return StockPositions(values, mask.sum(-1) + deltas.to(mask.device).flatten())
+        return found
 
     def _given_positions(self, given: Mapping[str, Any]) -> StockPositions:
         """Of (3, batch, length), or of 4 with those of the text alone first."""
@@ -143,6 +147,35 @@ class ThreeAxisPatches(StockPatches):
             )
         values = values[-3:].expand(-1, len(mask), -1)
         return StockPositions(values, 1 + values.masked_fill(mask == 0, -1).amax((0, -1)))
+
+
+class SilentPatches(ThreeAxisPatches):
+    """Of a model that also hears: videos whose sound is not listened to."""
+
+    video_arguments: ClassVar[tuple[str, ...]] = (
+        *ThreeAxisPatches.video_arguments,
+        "video_second_per_grid",
+        "use_audio_in_video",
+    )
+
+    def rope_index(self, given: Mapping[str, Any], mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As the model has them for prompts without sound; InvalidValueError for one with it."""
+        if given.get("input_features") is not None:
+            raise InvalidValueError(
+                "input_features hold sound, beside which no video can be shortened; leave it out "
+                "(use_audio_in_video=False), or use a recipe with an in_llm or kv stage alone"
+            )
+        found: tuple[torch.Tensor, torch.Tensor] = self.model.base_model.get_rope_index(
+            given["input_ids"],
+            attention_mask=mask,
+            second_per_grids=given.get("video_second_per_grid"),
+            **_those_given(given, "image_grid_thw", "video_grid_thw"),
+        )
+        return found
+
+
+def _those_given(given: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: given[name] for name in names if given.get(name) is not None}
 
 
 def _times(grid: VideoGrid, step: float | None) -> tuple[float, ...] | None:

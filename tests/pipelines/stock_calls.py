@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from streamprune.models.base import VideoFamily
 from streamprune.models.loading import load_model
 from tests.models import test_frame_families as of_frames
 from tests.models import test_qwen_families as of_slices
-from tests.models.small_qwen import cut, save_small_qwen
+from tests.models.small_qwen import cut, patch_of, save_small_qwen
 
-QWEN = ("qwen2_5_vl", "qwen2_vl", "qwen3_vl")
+QWEN = ("qwen2_5_omni", "qwen2_5_vl", "qwen2_vl", "qwen3_5", "qwen3_vl")
 NAMES = (*QWEN, "internvl", "llava_next_video", "smolvlm", "video_llama_3")
 FRAMES = {name: of_slices.FRAMES if name in QWEN else of_frames.FRAMES for name in NAMES}
 # by what a family's pictures and videos are joined along their second axis
@@ -24,8 +24,11 @@ _SIDE_BY_SIDE = {"smolvlm": ("pixel_values",)}
 
 def load_small(name: str, folder: Path, **settings: Any) -> VideoFamily:
     """The small model of family ``name``."""
-    save: Callable[[Path], Path] = of_frames.SAVE.get(name) or (lambda path: save_small_qwen(path, name))
-    return load_model(save(folder), **settings)
+    if name in of_frames.SAVE:
+        return load_model(of_frames.SAVE[name](folder), **settings)
+    # attention in all layers: recurrent ones cannot be told not to see a token
+    layers = ["full_attention"] * 4 if name == "qwen3_5" else None
+    return load_model(save_small_qwen(folder, name, layer_types=layers), **settings)
 
 
 def pixels_of(family: VideoFamily, seed: int = 8, wide: int = 50) -> torch.Tensor:
@@ -47,7 +50,12 @@ def text_inputs(family: VideoFamily, text: str = "where is the big square ?") ->
     """One prompt of text."""
     ids = torch.tensor([family.tokenizer(text, add_special_tokens=False)["input_ids"]])
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    return {**inputs, "mm_token_type_ids": torch.zeros_like(ids)} if family.model_type in QWEN else inputs
+    return {**inputs, "mm_token_type_ids": torch.zeros_like(ids)} if _typed(family) else inputs
+
+
+def _typed(family: VideoFamily) -> bool:
+    """Whether the processor tells what kind each token is of."""
+    return family.model_type in QWEN and family.model_type != "qwen2_5_omni"
 
 
 def picture_inputs(family: VideoFamily, picture: torch.Tensor) -> dict[str, Any]:
@@ -69,15 +77,16 @@ def picture_inputs(family: VideoFamily, picture: torch.Tensor) -> dict[str, Any]
         }
         count = 64 + 72
     if name in (*QWEN, "video_llama_3"):
-        rows, cols = picture.shape[1] // 8, picture.shape[2] // 8
-        each = 2 if name in QWEN else 1
-        visual = {"pixel_values": cut(picture[None].expand(each, -1, -1, -1), slice_frames=each)}
+        patch, each = patch_of(name), 2 if name in QWEN else 1
+        rows, cols = picture.shape[1] // (2 * patch), picture.shape[2] // (2 * patch)
+        shown = picture[None].expand(each, -1, -1, -1)
+        visual = {"pixel_values": cut(shown, slice_frames=each, patch=patch)}
         visual["image_grid_thw"] = torch.tensor([[1, 2 * rows, 2 * cols]])
         if name == "video_llama_3":
             visual["image_merge_sizes"] = torch.tensor([2])
         count = rows * cols
     text = text_inputs(family, f"what is {start}{mark * count}{end} the circle ?")
-    if name in QWEN:
+    if _typed(family):
         text["mm_token_type_ids"] = (text["input_ids"] == family.model.config.image_token_id).int()
     return {**text, **visual}
 

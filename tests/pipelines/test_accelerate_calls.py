@@ -411,3 +411,13 @@ def test_stages_and_budgets_that_cannot_be_had(qwen: VideoFamily, two: list[dict
     ):
         qwen.model.generate(**two[0], **GREEDY)
     assert traces(qwen.model) == found
+
+
+def test_sound_beside_a_video_is_refused(tmp_path: Any) -> None:
+    family = load_small("qwen2_5_omni", tmp_path)
+    video = {**video_inputs(family, pixels_of(family)), "input_features": torch.zeros(1, 128, 8)}
+    with (
+        sp.accelerate(family.model, BEFORE, keep_ratio=0.4),
+        pytest.raises(InvalidValueError, match=r"sound.*use_audio_in_video=False"),
+    ):
+        family.model.generate(**video, **GREEDY)
