@@ -76,7 +76,7 @@ def accelerate(
         family,
         _stock_inputs(family, needed=reducing is not None),
         reducing,
-        request.policy(),
+        request.cache_method(),
         cuts_inside=method is not None,
     )
     with ExitStack() as stack:

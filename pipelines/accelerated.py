@@ -45,7 +45,7 @@ class Accelerated:
         family: the model's.
         stock: how its processor writes videos; None where nothing before the language model needs to know.
         reducing: what is done before the language model.
-        policy: keeps caches small.
+        cache_method: keeps caches small.
         cuts_inside: whether tokens are dropped inside the language model.
     """
 
@@ -54,14 +54,14 @@ class Accelerated:
         family: VideoFamily,
         stock: StockInputs | None,
         reducing: Reducing | None,
-        policy: CacheMethod | None,
+        cache_method: CacheMethod | None,
         *,
         cuts_inside: bool,
     ) -> None:
         self._model = family.model
         self._stock = stock
         self._reducing = reducing
-        self._policy = policy
+        self._cache_method = cache_method
         self._cuts_inside = cuts_inside
         self._read = None if stock is None else InputsReader(family, stock, reducing)
         # each thread has a call of its own under way: what it was given, and whether generate makes it
@@ -121,7 +121,7 @@ class Accelerated:
         if self._cuts_inside:
             arguments.check_whole()
             arguments.check_growing_cache()
-        if self._cuts_inside or self._policy is not None:
+        if self._cuts_inside or self._cache_method is not None:
             arguments.check_cached()
         cache = given.get("past_key_values")
         if cache is not None and cache in self._missing:
@@ -186,16 +186,16 @@ class Accelerated:
         return with_prompt(out, ids, new.shape[1])
 
     def _with_cache(self, arguments: GenerateArguments, read: ReadInputs) -> Any:
-        """The model's own generate, with a cache that the recipe's policy keeps small."""
+        """The model's own generate, with a cache that the recipe's kv stage keeps small."""
         self._now.inputs, self._now.generates = read, True
         try:
-            if self._policy is None:
+            if self._cache_method is None:
                 return self._generate_stock(**read.given)
-            return self._with_kept_cache(self._policy, arguments, read)
+            return self._with_kept_cache(self._cache_method, arguments, read)
         finally:
             self._now.inputs, self._now.generates = None, False
 
-    def _with_kept_cache(self, policy: CacheMethod, arguments: GenerateArguments, read: ReadInputs) -> Any:
+    def _with_kept_cache(self, method: CacheMethod, arguments: GenerateArguments, read: ReadInputs) -> Any:
         from streamprune.cache.kept import KeptCache
 
         arguments.check_own_cache()
@@ -204,7 +204,7 @@ class Accelerated:
         if cache is None:
             ids = read.given["input_ids"]
             labels = token_labels(ids, self._marked(ids) if read.shown is None else read.shown)
-            cache = KeptCache.of(self._model, policy, labels=labels)
+            cache = KeptCache.of(self._model, method, labels=labels)
         elif not isinstance(cache, KeptCache):
             raise InvalidTypeError(
                 f"past_key_values must be a cache that was filled in a block with a kv method, got "

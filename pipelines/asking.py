@@ -137,7 +137,7 @@ class Asking:
                 sampling=request.sampling,
                 on_text=say,
                 stop=stop,
-                cache=answer_cache(self.family, request.policy(), prompt, reduced.reduction),
+                cache=answer_cache(self.family, request.cache_method(), prompt, reduced.reduction),
             )
         stats = stats_of(self.shape, job, reduced, len(prompt), out, layers.tokens(len(prompt)))
         return self.told(job, question, out.text, stats)

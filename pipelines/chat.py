@@ -170,7 +170,7 @@ class Chat:
         family, request = asking.family, asking.request
         cached, held = 0, [0] * asking.shape.layers
         if cache is None:
-            cache = answer_cache(family, request.policy(), talk.prompt, talk.reduced.reduction)
+            cache = answer_cache(family, request.cache_method(), talk.prompt, talk.reduced.reduction)
         else:
             cached, held = cache.get_seq_length(), _entries(cache, len(held))
         with self._inside(talk, prompt) as layers:

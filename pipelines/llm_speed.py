@@ -143,7 +143,7 @@ def _reduce(request: AnswerRequest, tokens: VisualTokens) -> tuple[Reduction, fl
 @torch.no_grad()
 def _timed(family: VideoFamily, request: AnswerRequest, reduction: Reduction) -> Run:
     prompt: Prompt = family.prompt(_QUESTION, reduction)
-    cache = answer_cache(family, request.policy(), prompt, reduction)
+    cache = answer_cache(family, request.cache_method(), prompt, reduction)
     peak = PeakMemory(family.device).start()
     with attach_to_prompt(family, request.in_llm(), prompt, reduction):
         out = generate(family, prompt, max_new_tokens=_NEW_TOKENS, cache=cache)

@@ -60,9 +60,9 @@ class AnswerRequest:
             check_question(question)
         self.placing()
         check_count("max_new_tokens", self.max_new_tokens)
-        policy = self.policy()
-        if self.in_llm() is not None and policy is not None:
-            check_together(policy)
+        method = self.cache_method()
+        if self.in_llm() is not None and method is not None:
+            check_together(method)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ class AnswerRequest:
         takes_seed = any("seed" in signature(row.load()).parameters for row in methods)
         return {"seed": seed} if takes_seed else {}
 
-    def policy(self) -> CacheMethod | None:
+    def cache_method(self) -> CacheMethod | None:
         """The policy for the key-value cache, with its stores; None when the recipe names neither.
 
         Where nothing else drops tokens it also gets the options of this call and the recipe's budget.
