@@ -147,7 +147,9 @@ def _movable(decoder: Any) -> Any:
 
 
 def _check_whole_heads(decoder: Any, what: str) -> None:
-    width, heads = 2 * len(decoder.rotary_emb.inv_freq), decoder.layers[0].self_attn.head_dim
+    width = 2 * len(decoder.rotary_emb.inv_freq)
+    # layers without attention of their own may come first
+    heads = next(layer.self_attn.head_dim for layer in decoder.layers if hasattr(layer, "self_attn"))
     if width != heads:
         raise UnsupportedModelError(
             f"{what} needs rotations of whole heads of {heads} channels; this model turns {width} of them"
