@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import torch
@@ -12,7 +13,11 @@ from streamprune.ops.rotary import rotate
 
 
 def _check_steady(rotary: Any, what: str) -> None:
-    """UnsupportedModelError where the angle of a position depends on how long the sequence is."""
+    """UnsupportedModelError where the angle of a position depends on the sequence's length or the layer."""
+    if "layer_type" in signature(rotary.forward).parameters:
+        raise UnsupportedModelError(
+            f"{what} needs one rotation for all layers; {type(rotary).__name__} has several"
+        )
     kind = str(getattr(rotary, "rope_type", "default"))
     if "dynamic" in kind or kind == "longrope":
         raise UnsupportedModelError(

@@ -51,8 +51,8 @@ def watch(model: Any, cache: KeptCache) -> Iterator[None]:
     rotary = _movable(decoder) if cache.compact else None
     if policy.unrotated:
         _check_whole_heads(decoder, type(policy).__name__)
-    positions = _Positions(decoder.rotary_emb)
-    if cache.unrotated:
+    positions = _Positions(decoder.rotary_emb) if cache.unrotated else None
+    if positions is not None:
         cache.rotation = Rotation(decoder.rotary_emb)
 
     def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -64,7 +64,7 @@ def watch(model: Any, cache: KeptCache) -> Iterator[None]:
             return None
         mask = kwargs.get("attention_mask")
         visible = _visible(mask, states.shape[1])
-        places = positions.of(states.shape[1]) if cache.unrotated else None
+        places = None if positions is None else positions.of(states.shape[1])
         if policy.keeps_all:
             layer.looked = Looked(float(module.scaling), None, visible, places=places)
             return None
@@ -96,7 +96,7 @@ def watch(model: Any, cache: KeptCache) -> Iterator[None]:
 
     with ExitStack() as hooks:
         hooks.callback(forget)
-        if cache.unrotated:
+        if positions is not None:
             hooks.callback(positions.listen().remove)
         for layer in decoder.layers:
             attention = getattr(layer, "self_attn", None)

@@ -5,6 +5,11 @@ stays of them is what the store goes on holding. Stores form a chain: what one l
 fewer elements, the next one makes smaller still, whole channels first and bits last, in whatever order they
 are named.
 
+What some heads or rows of a batch drop and others keep is dealt with together, so that all hold as many
+entries: the oldest of those that only some keep may be held as they read back, until they are stored again.
+In a padded batch groups of tokens begin elsewhere than in a row alone. A budget in bytes counts entries as
+they came, of which stores make less.
+
 To add one: a file in this folder with a frozen keyword-only dataclass, and a line with ``stacks=True`` in
 ``streamprune/catalog/kv.py``.
 """

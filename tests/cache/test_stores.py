@@ -157,6 +157,17 @@ def test_policies_keep_their_budget_beside_stores(
         assert regroups or difference.max() < 1e-6
 
 
+def test_a_budget_in_bytes_counts_entries_as_they_came(models: Any) -> None:
+    model, held = models["sdpa"], []
+    for stores in ((), (Kivi(bits=2, group=4, exact_last=4),)):
+        cache = KeptCache.of(model, StreamingLLM(keep_bytes=20_000), *stores)
+        steps(model, prompt(50), cache, 44)
+        report = cache.report()
+        held.append((report[0].held, sum(layer.bytes for layer in report)))
+    assert held[0][0] == held[1][0] == 19
+    assert held[1][1] < 0.75 * held[0][1] < 0.75 * 20_000
+
+
 @each_store
 def test_what_a_policy_keeps_reads_back_as_before(models: Any, stores: tuple[Store, ...]) -> None:
     model, ids = models["sdpa"], prompt(60)
@@ -299,6 +310,9 @@ def test_what_stores_cannot_do_is_refused(models: Any) -> None:
     other = make_model("sdpa")
     other.model.rotary_emb.rope_type = "dynamic"
     with pytest.raises(UnsupportedModelError, match="rotations that stay the same"), cache.watch(other):
+        pytest.fail("let in")
+    other.model.rotary_emb.forward = lambda x, position_ids, layer_type=None: None
+    with pytest.raises(UnsupportedModelError, match="one rotation for all layers"), cache.watch(other):
         pytest.fail("let in")
 
 
