@@ -20,6 +20,7 @@ from streamprune.embedded.evaluate.scoring import (
     look,
     reduced_marks,
 )
+from streamprune.embedded.evaluate.suite import Suite
 from streamprune.embedded.train.packing import encode
 from streamprune.embedded.train.tokenizer import END, VIDEO
 from streamprune.embedded.train.tower import pixels
@@ -27,6 +28,7 @@ from streamprune.embedded.world import Clip, clip
 from streamprune.models.checkpoint_files import embedded_folder
 from streamprune.pipelines.offline import VideoLLM
 from streamprune.readers import open_source
+from streamprune.recipe import Recipe
 
 WEIGHTS = embedded_folder("embedded-qwen")
 _CLIPS = 16
@@ -90,6 +92,18 @@ def test_good_tokens_beat_random_ones(examinee: Examinee, seen: list[Seen]) -> N
     }
     assert right["oracle"] >= right["random"] + 0.15
     assert right["streamprune"] >= right["random"] + 0.1
+
+
+def test_the_suite_measures_it_packed_and_asked() -> None:
+    recipes = [Recipe.named("random"), Recipe.named("fastv")]
+    suite = Suite(10, 16, recipes, model="embedded-qwen")
+    assert suite.tokens == 288
+    packed, asked = (suite.measure(recipe, 0.25) for recipe in recipes)
+    assert packed["tokens_kept"] == 72
+    assert packed["evidence_recall"] < 1
+    assert asked["prefill_flops"] < 0.8
+    assert asked["accuracy"] >= 0.7
+    assert suite.measure(None, 0.25)["evidence_recall"] == 1
 
 
 def _share_right(vlm: VideoLLM, clips: list[Clip], **settings: Any) -> float:

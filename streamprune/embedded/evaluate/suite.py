@@ -20,7 +20,9 @@ from streamprune.embedded.evaluate.scoring import CELLS, answered
 from streamprune.embedded.train.architecture import Architecture
 from streamprune.embedded.train.architectures import ARCHITECTURES
 from streamprune.embedded.world import GROUPS, Clip, Question
+from streamprune.embedded.world.draw import FRAME_SIDE
 from streamprune.errors import UnsupportedModelError
+from streamprune.models import preprocessing
 from streamprune.models.base import EncodedFrames, VideoFamily
 from streamprune.models.loading import load_model
 from streamprune.models.question_signals import with_question
@@ -76,7 +78,8 @@ class Suite:
     @property
     def tokens(self) -> int:
         """Visual tokens of every clip."""
-        return self.family.grid(self.frames).tokens
+        size = self.family.frame_size(preprocessing.Clip(self.frames, FRAME_SIDE, FRAME_SIDE))
+        return self.family.grid(self.frames, size).tokens
 
     @cached_property
     def family(self) -> VideoFamily:
