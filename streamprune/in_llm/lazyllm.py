@@ -27,8 +27,9 @@ class LazyLLM(ReturningMethod):
 
     A token that was dropped waits with the state it had; every new token chooses again, from the first cut
     on, and what it wants and a layer does not hold yet goes up with it. Layers then hold what was ever
-    wanted, a step attends to what is wanted now, and no layer computes a token twice. What waits takes one
-    state a token, more than its keys and values in models with few key heads.
+    wanted, a step attends to what is wanted now, and no layer computes a token twice; a step that brings many
+    back takes as long as a short prompt. What waits takes one state a token, more than its keys and values in
+    models with few key heads.
 
     Args:
         layers: the layers before which tokens are dropped; None = at 30, 60 and 90 % of the depth.

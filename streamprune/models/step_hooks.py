@@ -65,7 +65,10 @@ class _ChosenOnly:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of the chosen entries, the new one among them."""
         keys, values = self._cache.update(keys, values, *args, **kwargs)
-        index = self._chosen.to(keys.device)[:, None, :, None]
+        chosen = self._chosen.to(keys.device)
+        if len(chosen) == 1:  # whole entries at a time
+            return keys.index_select(2, chosen[0]), values.index_select(2, chosen[0])
+        index = chosen[:, None, :, None]
         keys = keys.gather(2, index.expand(-1, keys.shape[1], -1, keys.shape[3]))
         values = values.gather(2, index.expand(-1, values.shape[1], -1, values.shape[3]))
         return keys, values
@@ -144,11 +147,12 @@ class StepAttachment(Attachment):
         layer, states, tables = below
         cos, sin = (table[..., min(number, table.shape[-3] - 1), :, :].to(keys.device) for table in tables)
         row = DecoderProjections(layer, states[number].to(keys.device), (cos, sin), keys.device)
-        seen = torch.arange(keys.shape[1], device=keys.device)
-        seen = seen if valid is None else seen[valid]
         queries = row.queries(torch.zeros(1, dtype=torch.int64, device=keys.device))
-        attention = keys.new_zeros((len(queries), keys.shape[1]), dtype=torch.float32)
-        attention[:, seen] = attention_rows(queries, keys[:, seen].float(), row.scaling)[:, 0]
+        if valid is None:
+            attention = attention_rows(queries, keys, row.scaling)[:, 0]
+        else:
+            attention = torch.zeros((len(queries), keys.shape[1]), device=keys.device)
+            attention[:, valid] = attention_rows(queries, keys[:, valid], row.scaling)[:, 0]
         with torch.no_grad():
             decision = self._method.step(StepView(attention, visual, known.carried[number]))
         if not isinstance(decision, StepDecision):
