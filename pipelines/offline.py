@@ -24,6 +24,7 @@ from streamprune.pipelines.encoding import EncodedVideo, Encoding, Progress, enc
 from streamprune.pipelines.frame_request import FrameRequest
 from streamprune.pipelines.request import AnswerRequest, read_encoder, read_questions, read_recipe
 from streamprune.pipelines.several import ask_several, read_videos
+from streamprune.pipelines.together import Videos, ask_together
 
 if TYPE_CHECKING:
     import torch
@@ -160,11 +161,11 @@ class VideoLLM:
         Args:
             video: a path, folder of images, uint8 array (frames, rows, cols, 3), list or iterator of
                 frames, an open Source, or an :class:`EncodedVideo`, whose frames are chosen already. A
-                picture is one frame. A list of videos gives a list of Answers, to one question or one each.
+                picture is one frame. A list of videos gives a list of Answers, to one question or one each;
+                :class:`Videos` are asked about together.
             recipe: name of a method or recipe, a path to a .toml file, or a Recipe; None keeps every token.
-            keep_ratio: share of the visual tokens KEPT, in (0, 1].
-            keep_tokens: number of visual tokens kept; give one of the two.
-            frames: a frames method, or the name of one, used in place of the recipe's.
+            keep_ratio, keep_tokens: share of the visual tokens KEPT, in (0, 1], or their number.
+            frames: a frames method or the name of one, in place of the recipe's.
             num_frames: so many (with ``fps``: at most so many); default: what suits the model.
             fps: so many frames a second. start_seconds, end_seconds: look only at this part.
             max_new_tokens: longest answer.
@@ -247,6 +248,9 @@ def _asked(
         raise InvalidValueError("stream=True takes one question and one video; ask one after the other")
     if videos is not None:
         return ask_several(asking, videos, one_question, videos_per_batch)
+    if isinstance(video, Videos):
+        all_answers = ask_together(asking, video, stream)
+        return all_answers[0] if isinstance(all_answers, list) and one_question else all_answers
     first, *others = asking.request.questions
     job = asking.prepare(video, first)
     reduced = asking.reduce(job, first)

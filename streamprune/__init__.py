@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from streamprune.pipelines.accelerate import accelerate
     from streamprune.pipelines.chat import Chat
     from streamprune.pipelines.offline import Answer, Stats, VideoLLM, load
+    from streamprune.pipelines.together import Videos
     from streamprune.positions import Positions
     from streamprune.recipe import Recipe
     from streamprune.reduce import reduce_batch, reduce_tokens
@@ -35,6 +36,7 @@ _HOME = {
     "StreampruneError": "streamprune.errors",
     "VideoGrid": "streamprune.tokens",
     "VideoLLM": "streamprune.pipelines.offline",
+    "Videos": "streamprune.pipelines.together",
     "VisualTokens": "streamprune.tokens",
     "accelerate": "streamprune.pipelines.accelerate",
     "list_methods": "streamprune.registry",
@@ -58,6 +60,7 @@ __all__ = [
     "StreampruneError",
     "VideoGrid",
     "VideoLLM",
+    "Videos",
     "VisualTokens",
     "accelerate",
     "list_methods",

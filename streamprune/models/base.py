@@ -99,11 +99,13 @@ class VideoFamily(ABC):
         model_type: as in the checkpoint's ``config.json``.
         default_num_frames: frames to look at when the user does not say.
         frames_per_batch: frames that go through the vision tower at once when the user does not say.
+        several_videos: whether a prompt may hold several, each written as if it were alone.
     """
 
     model_type: ClassVar[str]
     default_num_frames: ClassVar[int] = 16
     frames_per_batch: ClassVar[int] = 8
+    several_videos: ClassVar[bool] = True
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
@@ -260,6 +262,11 @@ class VideoFamily(ABC):
         positions: PositionRule | Positions = "keep",
     ) -> Prompt:
         """Build the prompt for ``question`` about what ``reduction`` left of one video."""
+
+    def video_mark(self) -> str:
+        """What the chat template writes for a video."""
+        mark: str = self.tokenizer.convert_ids_to_tokens(self.model.config.video_token_id)
+        return mark
 
     def turn_template(self) -> str | None:
         """The chat template for later questions of a conversation; None is the tokenizer's own."""

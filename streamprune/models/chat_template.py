@@ -28,10 +28,10 @@ def text_ids(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
-def video_prompt_text(tokenizer: Any, question: str, template: str | None = None) -> str:
-    """The same as text, with a placeholder for the video; ``template`` in place of the tokenizer's own."""
+def video_prompt_text(tokenizer: Any, question: str, template: str | None = None, *, videos: int = 1) -> str:
+    """The same as text, with a placeholder for each video; ``template`` in place of the tokenizer's own."""
     check_question(question)
-    content = [{"type": "video"}, {"type": "text", "text": question}]
+    content = [*[{"type": "video"}] * videos, {"type": "text", "text": question}]
     try:
         text: str = tokenizer.apply_chat_template(
             [{"role": "user", "content": content}],

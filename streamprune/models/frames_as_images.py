@@ -85,6 +85,10 @@ class FramesAsImages(TowerFamily):
     def visual_rows(self, features: torch.Tensor) -> Any:
         """(kept, channels) as the model's own ``get_image_features`` would return them."""
 
+    def video_mark(self) -> str:
+        """As the family says."""
+        return self._video_mark
+
     def read_transform(self, settings: Mapping[str, Any]) -> FrameTransform:
         """As the settings say, if the tower can take the size."""
         transform = self.stock_transform(settings)

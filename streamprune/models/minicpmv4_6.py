@@ -31,6 +31,7 @@ class MiniCPMV46(FrameByFrame):
     """
 
     model_type: ClassVar[str] = "minicpmv4_6"
+    several_videos: ClassVar[bool] = False  # they are numbered
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         config, settings = checkpoint.model.config, checkpoint.video_settings
