@@ -42,8 +42,9 @@ class DyCokeInner(StepMethod):
     Of ``keep_ratio`` (default 0.3), the share attended to, a fraction is rounded down. Ties go to the token
     further ahead. The cache keeps its full length in all layers, so no memory is saved, and the prompt takes
     as long as ever. Upper layers attend to fewer keys, but those have to be chosen and gathered first: with
-    4096 tokens a step took 1.1 times as long as a stock one on a CPU. In a batch the steps of every prompt are compared on their own; of beams, with what the beam in the same place
-    had. Rows that come together (a prompt, a later turn) attend to everything.
+    4096 tokens a step took 1.1 times as long as a stock one on a CPU. In a batch the steps of every prompt
+    are compared on their own; of beams, with what the beam in the same place had. Rows that come together (a
+    prompt, a later turn) attend to everything.
 
     Source: arXiv 2411.15024, second of two stages, and its release. There a step's attention is also compared
     with the last one of the prompt before, which nothing clears.

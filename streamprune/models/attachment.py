@@ -104,6 +104,12 @@ class Attachment(ABC):
             )
         self._now.visual = visual
 
+    def _check_stock(self, cache: Any) -> None:
+        """Refuse a cache that drops entries by itself."""
+        from streamprune.models.seen_layer import check_stock_layers
+
+        check_stock_layers(cache, type(self._method).__name__)
+
     def _located(self) -> Sequence[VisualRows | None]:
         """The visual tokens that this call brings, for the language model that is about to run."""
         visual: Sequence[VisualRows | None] = getattr(self._now, "visual", ())

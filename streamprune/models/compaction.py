@@ -23,7 +23,7 @@ def compact(cache: Any, cuts: tuple[int, ...], call: LayerCall, memory: CacheMem
         return
     from streamprune.models.seen_layer import check_stock_layers, note_missing
 
-    check_stock_layers(cache)
+    check_stock_layers(cache, "compact_below")
     length = last.index.shape[1]
     for number, layer in enumerate(cache.layers):
         there = call.batches[number]

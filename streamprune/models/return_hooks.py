@@ -78,6 +78,7 @@ class ReturnAttachment(Attachment):
             if not call.brings_tokens:
                 return None
             check_cache(cache)
+            self._check_stock(cache)
             known = self._caches[cache] = Conversation(seen=cache.get_seq_length() - rows)
             if any(entries_held(cache, cut, rows) < known.seen for cut in self._cuts):
                 raise _edited()

@@ -34,13 +34,13 @@ class SeenLayer(DynamicLayer):  # type: ignore[misc]
         self.missing = 0
 
 
-def check_stock_layers(cache: Any) -> None:
-    """Raise InvalidValueError where layers of ``cache`` choose by themselves what they hold."""
+def check_stock_layers(cache: Any, what: str) -> None:
+    """Raise InvalidValueError, naming ``what`` asks, where layers of ``cache`` choose what they hold."""
     for layer in cache.layers:
         if type(layer) is not DynamicLayer and not isinstance(layer, SeenLayer):
             raise InvalidValueError(
-                f"compact_below needs the cache that the model makes itself, got layers of the kind "
-                f"{type(layer).__name__}; leave out compact_below or the kv stage"
+                f"{what} has to know every entry of the cache, and layers of the kind "
+                f"{type(layer).__name__} drop some; leave out {what} or the kv stage"
             )
 
 

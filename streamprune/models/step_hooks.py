@@ -115,6 +115,7 @@ class StepAttachment(Attachment):
         known = self._caches.get(cache)
         if any(found is not None for found in step.visual):
             check_cache(cache)
+            self._check_stock(cache)
             if known is None:
                 known = self._caches[cache] = _CacheSteps()
             known.add(step.visual, entries_held(cache, self._cuts[0], rows))

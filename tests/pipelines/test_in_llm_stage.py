@@ -93,6 +93,17 @@ def test_a_cache_policy_goes_on_with_what_is_left(vlm: VideoLLM, video: Any, met
     assert answer.stats.kv_bytes < 0.8 * one.stats.kv_bytes
 
 
+@pytest.mark.parametrize(
+    ("method", "refused"), [("dycoke", "DyCokeInner"), ("lazyllm", "LazyLLM")], ids=["dycoke", "lazyllm"]
+)
+def test_what_goes_back_to_the_cache_needs_all_of_it(
+    vlm: VideoLLM, video: Any, method: str, refused: str
+) -> None:
+    recipe = Recipe(stages={"in_llm": Choice(method), "kv": Choice("streamingllm", {"keep_ratio": 0.5})})
+    with pytest.raises(InvalidValueError, match=f"{refused} has to know every entry .* or the kv stage"):
+        vlm.ask(video, QUESTION, recipe=recipe, max_new_tokens=4)
+
+
 def test_layers_below_a_cut_may_forget_too(vlm: VideoLLM, video: Any) -> None:
     some = vlm.ask(video, QUESTION, recipe=only("fastv", keep_ratio=0.25), max_new_tokens=4)
     fewer = only("fastv", keep_ratio=0.25, compact_below=True)
