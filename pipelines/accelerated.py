@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
@@ -146,20 +146,28 @@ class Accelerated:
         if cache is None or cache.get_seq_length() == 0:
             return self._read(given)
         if self._reducing is not None and not self._reducing.keeps_all:
-            self._check_no_video(given, 0)
+            self._check_no_video(given)
         return ReadInputs(dict(given))
 
-    def _check_no_video(self, given: dict[str, Any], first: int) -> None:
-        """Refuse new videos among the tokens from ``first`` on, for a cache that holds some."""
-        pixels = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
-        brings = any(given.get(name) is not None for name in pixels)
-        if first:
-            brings = any(bool(self._placeholders(row[first:]).any()) for row in given["input_ids"])
-        if brings:
-            raise InvalidValueError(
-                "a later turn cannot bring another video where tokens are dropped before the language model; "
-                "start anew, with all videos and without past_key_values"
-            )
+    def _check_no_video(self, given: dict[str, Any]) -> None:
+        """Refuse new videos for a cache that holds something."""
+        assert self._stock is not None  # something is to be dropped
+        if any(
+            given.get(name) is not None for name in ("mm_encoder_outputs", self._stock.video_arguments[0])
+        ):
+            _refuse_later("video")
+
+    def _check_text(self, given: dict[str, Any], new: torch.Tensor) -> None:
+        """Refuse pixels for ``new`` tokens, for a cache from which some are missing.
+
+        The first is the last word of the answer before, which may be anything.
+        """
+        if not any(given.get(name) is not None for name in ("pixel_values", "pixel_values_videos")):
+            return
+        config = self._model.config
+        for kind, noun in (("video", "video"), ("image", "picture")):
+            if bool((new[:, 1:] == getattr(config, f"{kind}_token_id", -1)).any()):
+                _refuse_later(noun)
 
     def _go_on(self, arguments: GenerateArguments, cache: Any) -> Any:
         """A later turn: only what is new, at the places it would have without any reduction."""
@@ -172,7 +180,7 @@ class Accelerated:
                 f"input_ids must hold the whole conversation and something new, got {ids.shape[1]} tokens "
                 f"for a cache that has seen {seen}"
             )
-        self._check_no_video(given, seen)
+        self._check_text(given, new)
         assert self._stock is not None  # something was dropped
         changed = {
             **self._stock.arguments_left(given),
@@ -224,6 +232,7 @@ class Accelerated:
             missing = self._missing_of(cache)
             if ids is None or kwargs.get("position_ids") is not None:
                 return None
+            self._check_text(kwargs, ids)
             seen = cache.get_seq_length() + missing.removed
             return (), {**kwargs, "position_ids": _places(ids, seen, missing)}
         if ids is None:
@@ -267,3 +276,10 @@ def _places(new: torch.Tensor, seen: int, missing: _Missing) -> torch.Tensor:
     """(..., batch, length) positions of the tokens ``new``, of which ``seen`` came before."""
     places = torch.arange(seen, seen + new.shape[1], device=new.device) + missing.offset
     return places.expand(*missing.axes, *new.shape)
+
+
+def _refuse_later(kind: str) -> NoReturn:
+    raise InvalidValueError(
+        f"a later turn cannot bring another {kind} where tokens are dropped before the language model; start "
+        "anew, with everything and without past_key_values"
+    )

@@ -71,7 +71,7 @@ class StockInputs(ABC):
         family: whose.
     """
 
-    # arguments that describe videos, all of which are used up when the videos are reduced
+    # arguments that describe videos, the pixels first, all of which are used up when videos are reduced
     video_arguments: ClassVar[tuple[str, ...]] = ("pixel_values_videos", "image_sizes_videos")
     # attributes of the stock model that it sets while it runs
     remembered: ClassVar[tuple[str, ...]] = ()

@@ -60,7 +60,7 @@ class StockPictures(StockInputs):
         rows: (rows, channels) of a whole batch as the model's own ``get_image_features`` would return them.
     """
 
-    video_arguments: ClassVar[tuple[str, ...]] = ()
+    video_arguments: ClassVar[tuple[str, ...]] = ("pixel_values",)
 
     def __init__(
         self,

@@ -12,11 +12,14 @@ import torch
 from streamprune.models.base import VideoFamily
 from streamprune.models.loading import load_model
 from tests.models import test_frame_families as of_frames
+from tests.models import test_llava_onevision as of_clips
 from tests.models import test_qwen_families as of_slices
+from tests.models.small_llava import save_small_llava
 from tests.models.small_qwen import cut, patch_of, save_small_qwen
 
 QWEN = ("qwen2_5_omni", "qwen2_5_vl", "qwen2_vl", "qwen3_5", "qwen3_vl")
-NAMES = (*QWEN, "internvl", "llava_next_video", "smolvlm", "video_llama_3")
+LLAVA = ("llava_next_video", "llava_onevision")
+NAMES = (*QWEN, "internvl", *LLAVA, "smolvlm", "video_llama_3")
 FRAMES = {name: of_slices.FRAMES if name in QWEN else of_frames.FRAMES for name in NAMES}
 # by what a family's pictures and videos are joined along their second axis
 _SIDE_BY_SIDE = {"smolvlm": ("pixel_values",)}
@@ -24,6 +27,8 @@ _SIDE_BY_SIDE = {"smolvlm": ("pixel_values",)}
 
 def load_small(name: str, folder: Path, **settings: Any) -> VideoFamily:
     """The small model of family ``name``."""
+    if name == "llava_onevision":
+        return load_model(save_small_llava(folder), **settings)
     if name in of_frames.SAVE:
         return load_model(of_frames.SAVE[name](folder), **settings)
     # attention in all layers: recurrent ones cannot be told not to see a token
@@ -42,6 +47,8 @@ def pixels_of(family: VideoFamily, seed: int = 8, wide: int = 50) -> torch.Tenso
 def video_inputs(family: VideoFamily, pixels: torch.Tensor) -> dict[str, Any]:
     """One prompt with one video."""
     made = of_slices.stock_inputs if family.model_type in QWEN else of_frames.stock_inputs
+    if family.model_type == "llava_onevision":
+        made = of_clips.stock_inputs
     inputs: dict[str, Any] = made(family, pixels)
     return inputs
 
@@ -64,18 +71,17 @@ def picture_inputs(family: VideoFamily, picture: torch.Tensor) -> dict[str, Any]
     start, end = {
         "internvl": ("<img>", "</img>"),
         "smolvlm": ("<fake_token_around_image><global-img>", "<fake_token_around_image>"),
-        "llava_next_video": ("what is", "?"),
+        **dict.fromkeys(LLAVA, ("what is", "?")),
     }.get(name, ("<|vision_start|>", "<|vision_end|>"))
     mark = family.tokenizer.convert_ids_to_tokens(family.model.config.image_token_id)
     visual: dict[str, Any] = {"pixel_values": picture[None] if name == "internvl" else picture[None, None]}
     count = 16
-    if name == "llava_next_video":
+    if name in LLAVA:
         # the whole picture, and once more with a newline behind every row
-        visual = {
-            "pixel_values": torch.stack([picture, picture])[None],
-            "image_sizes": torch.tensor([[32, 32]]),
-        }
-        count = 64 + 72
+        size, side = picture.shape[1], picture.shape[1] // 4
+        visual = {"pixel_values": torch.stack([picture, picture])[None]}
+        visual["image_sizes"] = torch.tensor([[size, size]])
+        count = side * side + side * (side + 1)
     if name in (*QWEN, "video_llama_3"):
         patch, each = patch_of(name), 2 if name in QWEN else 1
         rows, cols = picture.shape[1] // (2 * patch), picture.shape[2] // (2 * patch)

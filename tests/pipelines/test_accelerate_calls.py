@@ -263,9 +263,20 @@ def test_later_turns(qwen: VideoFamily, two: list[dict[str, Any]]) -> None:
         more = torch.cat([out, two[1]["input_ids"]], 1)
         with pytest.raises(InvalidValueError, match="cannot bring another video"):
             qwen.model.generate(**{**two[1], "input_ids": more}, past_key_values=cache)
+        picture = picture_inputs(qwen, pixels_of(qwen, seed=3)[0])
+        with pytest.raises(InvalidValueError, match="cannot bring another picture"):
+            qwen.model(**picture, past_key_values=cache)
         batch = qwen.model.generate(**side_by_side(qwen, two), **GREEDY, return_dict_in_generate=True)
         with pytest.raises(InvalidValueError, match="batch of several prompts cannot go on"):
             qwen.model.generate(batch.sequences, past_key_values=batch.past_key_values)
+    stock = qwen.model.generate(**text_inputs(qwen), **GREEDY, return_dict_in_generate=True)
+    more = torch.cat([stock.sequences, picture["input_ids"]], 1)
+    beside = {**picture, "input_ids": more, "attention_mask": torch.ones_like(more)}
+    kinds = torch.zeros_like(stock.sequences)
+    beside["mm_token_type_ids"] = torch.cat([kinds, picture["mm_token_type_ids"]], 1)
+    with sp.accelerate(qwen.model, BEFORE, keep_ratio=0.4):
+        # nothing is missing from this cache, and a picture is not reduced
+        qwen.model.generate(**beside, past_key_values=stock.past_key_values, **GREEDY)
     stock = qwen.model.generate(**text_inputs(qwen), **GREEDY, return_dict_in_generate=True)
     more = torch.cat([stock.sequences, video["input_ids"]], 1)
     with (
