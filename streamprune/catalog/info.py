@@ -60,6 +60,9 @@ class MethodInfo:
 # sliding windows, layers that share the keys of others
 _UNCUT = ("minicpmv4_6", "qwen3_5")
 
+# families whose language model turns a part of each head only
+TURNED_IN_PART = ("minicpmv4_6", "qwen3_5")
+
 # families whose tower can be run layer by layer
 _IN_THE_TOWER = ("llava_onevision", "smolvlm")
 
@@ -75,9 +78,10 @@ def method_row(
     causal: bool = False,
     may_repeat: bool = False,
     stacks: bool = False,
+    not_on: tuple[str, ...] = (),
 ) -> MethodInfo:
     families = _IN_THE_TOWER if stage == "encoder" else ()
-    not_on = _UNCUT if stage == "in_llm" else ()
+    not_on = _UNCUT if stage == "in_llm" else not_on
     target = f"streamprune.{target}"
     return MethodInfo(
         name, stage, needs, causal, True, source, summary, target, may_repeat, families, stacks, not_on

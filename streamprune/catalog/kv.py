@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from streamprune.catalog.info import TURNED_IN_PART
 from streamprune.catalog.info import method_row as _row
 
 ROWS = (
@@ -10,7 +11,7 @@ ROWS = (
     _row("kv", "cskv", "kv.cskv:CSKV", source="arXiv 2409.10593", causal=True, stacks=True,
          summary="a store: fewer channels, along the main directions of a layer"),
     _row("kv", "expected_attention", "kv.expected_attention:ExpectedAttention", source="arXiv 2510.00636",
-         causal=True, needs=("queries",),
+         causal=True, needs=("queries",), not_on=TURNED_IN_PART,
          summary="attention expected of future queries, times value norm"),
     _row("kv", "fourier_attention", "kv.fourier_attention:FourierAttention", source="arXiv 2506.11886",
          causal=True, stacks=True,

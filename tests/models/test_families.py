@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from streamprune.cli import app
 from streamprune.encoder.tome import ToMe
 from streamprune.errors import UnknownNameError, UnsupportedModelError
-from streamprune.models.families import FAMILIES, check_family
+from streamprune.models.families import FAMILIES, check_family, family_class
 from streamprune.pipelines.offline import VideoLLM, load
 from streamprune.recipe import Recipe
 from streamprune.registry import get_method, list_methods
@@ -52,6 +55,30 @@ def test_every_family_is_here() -> None:
     assert SAVE.keys() == FAMILIES.keys()
     with pytest.raises(UnknownNameError, match=r"unknown model family 'qwen25vl'. Did you mean 'qwen2_5_vl'"):
         check_family("qwen25vl")
+
+
+def test_the_table_of_a_family_leaves_out_what_it_cannot_run() -> None:
+    def names(family: str) -> set[str]:
+        found = CliRunner().invoke(app, ["methods", "--family", family, "--json"])
+        assert found.exit_code == 0, found.output
+        return {f"{row['stage']}:{row['name']}" for row in json.loads(found.stdout)}
+
+    everything = {f"{info.stage}:{info.name}" for info in list_methods()}
+    inside = {name for name in everything if name.startswith("in_llm:")}
+    assert everything - names("qwen2_5_vl") == everything - names("qwen2_5_omni")
+    assert inside | {"encoder:tome"} == (inside | {"encoder:tome"}) & names("llava_onevision")
+    for recurrent in ("qwen3_5", "minicpmv4_6"):
+        missing = everything - names(recurrent)
+        assert inside | {"kv:expected_attention", "encoder:tome"} <= missing
+        assert not [name for name in missing if name.startswith(("pre_llm:", "frames:"))]
+
+
+def test_an_unsupported_family_is_answered_with_the_supported_ones() -> None:
+    with pytest.raises(UnsupportedModelError) as error:
+        family_class("gemma4", "some/model")
+    for part in ("'some/model' is of the family 'gemma4'", *FAMILIES, "VideoFamily", "CONTRIBUTING.md"):
+        assert part in str(error.value)
+    assert family_class("qwen2_5_omni_thinker", "some/part") is family_class("qwen2_5_omni", "some/model")
 
 
 def test_it_gives_every_signal_a_reducer_reads(vlm: VideoLLM) -> None:
