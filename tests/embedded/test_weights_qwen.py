@@ -120,7 +120,7 @@ def _share_right(vlm: VideoLLM, clips: list[Clip], **settings: Any) -> float:
 
 
 def test_recipes_keep_its_answers_and_positions_matter(vlm: VideoLLM) -> None:
-    clips = [clip(seed, 16, "eval", questions=6) for seed in range(9_000, 9_008)]
+    clips = [clip(seed, 16, "eval", questions=6) for seed in range(9_000, 9_006)]
     full = _share_right(vlm, clips)
     assert full >= 0.9
     assert _share_right(vlm, clips, recipe="streamprune", keep_ratio=0.25) >= 0.9 * full
