@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from streamprune.cli import app, examination
 from streamprune.cli import doctor as command
 from streamprune.cli.examination import Finding, examine
+from streamprune.models.checkpoint_files import EMBEDDED
 from streamprune.models.families import FAMILIES
 
 AREAS = ["installation", "devices", "video", "extras", "attention", "families", "models", "disk"]
@@ -42,7 +43,7 @@ def test_this_installation_is_sound(findings: list[Finding]) -> None:
 
 def test_the_shipped_models_answer(findings: list[Finding]) -> None:
     models = [finding for finding in findings if finding.area == "models"]
-    assert [finding.name for finding in models] == list(examination._MODELS)
+    assert [finding.name for finding in models] == list(EMBEDDED)
     assert all(finding.state == "ok" and " s)" in finding.detail for finding in models)
 
 

@@ -23,7 +23,6 @@ _CODECS = ("h264", "hevc", "vp9", "av1")
 _FOR_LOADING = {"accelerate": "device_map", "bitsandbytes": "quantization_config='4bit' or '8bit'"}
 # extras for whoever works on the package
 _NOT_FOR_USERS = frozenset({"dev"})
-_MODELS = ("embedded",)
 _CLIP_SEED, _CLIP_FRAMES = 9_000, 16
 
 
@@ -198,11 +197,12 @@ def families() -> Iterator[Finding]:
 def models() -> Iterator[Finding]:
     """The models that come with the package, each of which has to answer a question about a made clip."""
     from streamprune.embedded.world import clip
+    from streamprune.models.checkpoint_files import EMBEDDED
     from streamprune.pipelines.offline import load
 
     made = clip(_CLIP_SEED, _CLIP_FRAMES, split="eval", questions=1)
     (question,) = made.questions
-    for name in _MODELS:
+    for name in EMBEDDED:
         started = time.perf_counter()
         answer = load(name).ask(made.frames, question.text, num_frames=_CLIP_FRAMES, max_new_tokens=8)
         seconds = time.perf_counter() - started
