@@ -111,7 +111,7 @@ class InputsReader:
     def _reduce(self, reducing: Reducing, video: StockVideo) -> Reduction:
         family = self._family
         with family.lock, torch.no_grad():  # the tower's hooks are for one thread at a time
-            encoded = family.encode(video.pixels, reducing.needs, reducing.encoder)
+            encoded = family.encode(video.pixels(), reducing.needs, reducing.encoder)
             tokens = encoded.tokens(family.signals(encoded.signals), video.pts_seconds)
             return run_reducer(reducing.method, tokens)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,8 +48,8 @@ class StockClips(StockInputs):
         grid, ids = self.family.grid(pixels.shape[1]), given["input_ids"]
         counts = [grid.tokens + (self._newline is not None)] * len(pixels)
         return [
-            StockVideo(int(places[0, 0]), places[: grid.tokens, 1], grid, clip)
-            for places, clip in zip(in_turn(ids, ids == self.token_id, counts), pixels, strict=True)
+            StockVideo(int(places[0, 0]), places[: grid.tokens, 1], grid, partial(pixels.__getitem__, number))
+            for number, places in enumerate(in_turn(ids, ids == self.token_id, counts))
         ]
 
     def features(

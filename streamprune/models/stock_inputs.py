@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -40,14 +40,15 @@ class StockVideo:
         prompt: row of the batch that it belongs to.
         columns: (tokens,) int64, where in that row each token of the grid stands, ascending.
         grid: its tokens.
-        pixels: (frames, 3, rows, cols) as :meth:`VideoFamily.encode` takes them.
+        pixels: makes (frames, 3, rows, cols) as :meth:`VideoFamily.encode` takes them; not asked of a video
+            that stays whole.
         pts_seconds: time of every frame of tokens, None where the inputs do not say.
     """
 
     prompt: int
     columns: torch.Tensor
     grid: VideoGrid
-    pixels: torch.Tensor = field(repr=False)
+    pixels: Callable[[], torch.Tensor] = field(repr=False)
     pts_seconds: tuple[float, ...] | None = None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -64,7 +65,9 @@ class StockPatches(StockInputs):
         seconds = given.get("second_per_grid_ts", given.get("video_second_per_grid"))
         steps = [None] * len(grids) if seconds is None else [float(step) for step in seconds]
         return [
-            StockVideo(int(place[0, 0]), place[:, 1], grid, self._frames(part, grid), _times(grid, step))
+            StockVideo(
+                int(place[0, 0]), place[:, 1], grid, partial(self._frames, part, grid), _times(grid, step)
+            )
             for place, grid, part, step in zip(places, grids, parts, steps, strict=True)
         ]
 

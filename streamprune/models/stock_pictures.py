@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -95,7 +96,7 @@ class StockPictures(StockInputs):
                     prompt,
                     columns.to(given["input_ids"].device),
                     self.family.grid(len(numbers)),
-                    pictures[numbers],
+                    partial(pictures.__getitem__, numbers),
                 )
             )
         return found
