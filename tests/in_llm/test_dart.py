@@ -58,6 +58,6 @@ def test_fewer_tokens_than_pivots() -> None:
 
 
 @pytest.mark.parametrize("options", [{"layer": 0}, {"visual_pivots": 0}, {"text_pivots": -1}])
-def test_options_that_cannot_be_meant(options: dict[str, int]) -> None:
+def test_options_that_cannot_be_meant(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be at least"):
         DART(**options)
