@@ -128,10 +128,10 @@ def test_keys_are_no_paths(tmp_path: Path, key: str) -> None:
 
 def _write_for_ever(folder: str, ready: Any) -> None:
     store = FeatureStore(folder, 10**7)
-    ready.set()
     while True:
         for seed in range(4):
             store.put(f"k{seed}", _tensors(seed, 20_000), ABOUT)
+        ready.set()
 
 
 @pytest.fixture

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 import streamprune as sp
+from streamprune.errors import UnsupportedModelError
 from streamprune.kv.base import Policy
 from streamprune.kv.knorm import KNorm
 from streamprune.kv.pyramidkv import PyramidKV
 from streamprune.models.base import VideoFamily
 from streamprune.recipe import Choice, Recipe
-from streamprune.registry import list_methods
+from streamprune.registry import get_method, list_methods
 from tests.cache.policies import each_policy
 from tests.pipelines.stock_calls import NAMES, load_small, pixels_of, video_inputs
 
@@ -43,6 +44,13 @@ def test_budgets_and_both_kinds_of_attention(
     length = inputs["input_ids"].shape[1]
     entries = length - visual + visual // 2
     recipe = Recipe(stages={"kv": Choice(BY_CLASS[cls], {**options, "decoding": "hold"})})
+    if not get_method("kv", BY_CLASS[cls]).runs_on(pair[0].model_type):
+        with (
+            sp.accelerate(pair[0].model, recipe, keep_tokens=entries, processor=pair[0].tokenizer),
+            pytest.raises(UnsupportedModelError, match=cls.__name__),
+        ):
+            pair[0].model.generate(**inputs, max_new_tokens=NEW)
+        return
     answers = []
     for family in pair:
         with sp.accelerate(family.model, recipe, keep_tokens=entries, processor=family.tokenizer):
