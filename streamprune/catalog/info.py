@@ -64,7 +64,7 @@ _UNCUT = ("minicpmv4_6", "qwen3_5")
 TURNED_IN_PART = ("minicpmv4_6", "qwen3_5")
 
 # families whose tower can be run layer by layer
-_IN_THE_TOWER = ("llava_onevision", "smolvlm")
+_IN_THE_TOWER = ("internvl", "llava_next_video", "llava_onevision", "smolvlm")
 
 
 def method_row(

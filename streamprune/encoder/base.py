@@ -122,7 +122,9 @@ class EncoderMethod(ABC):
     """Makes a vision tower cheaper by letting fewer tokens, or fewer frames, through its later layers.
 
     The tower's last states are read back to the full grid of patches, so that everything behind it works as
-    before. Subclasses add options as fields and implement :meth:`reduce_layer`.
+    before. A summary token, where the tower has one, always stays and is not shown to methods: states,
+    projections, sizes and the attention computed from them are those of patches. Subclasses add options as
+    fields and implement :meth:`reduce_layer`.
 
     Args:
         layers: numbers of the layers it acts in, from 0, ascending; None = the method's own choice for the

@@ -32,9 +32,9 @@ class FlowCut(EncoderMethod):
             frames encoded together then influence each other. Otherwise each frame has its own number.
         layers: scoring layers; None = all but the last. The last one named leaves the target.
 
-    Source: arXiv 2505.19536 and its release for CLIP towers. Differences: these towers have no summary
-    token; the attention is the mean over all queries instead of its row, and its value the mean of all
-    values. Without ``batch_maximum`` frames run through the tower one by one.
+    Source: arXiv 2505.19536 and its release for CLIP towers. Differences: no summary token is
+    seen; the attention is the mean over the queries of all patches instead of its row, and its value the mean
+    of theirs. Without ``batch_maximum`` frames run through the tower one by one.
     """
 
     final_share: float = 1 / 3

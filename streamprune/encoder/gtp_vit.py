@@ -40,7 +40,7 @@ class GTPViT(EncoderMethod):
 
     Source: arXiv 2311.03035 and its release. Differences: attention weights are not made sparse, which the
     fused kernels of stock models cannot do; survivors stay in order; equal scores drop the lower token;
-    these towers have no summary token that would give attention too.
+    a tower's summary token is not seen, so that it gives no attention and is in no graph.
     """
 
     removed: int | None = None

@@ -40,8 +40,8 @@ class PPT(EncoderMethod):
         proportional: add the logarithm of a token's size to its attention logits.
         layers: see EncoderMethod; None = layers 3, 6 and 9 of 12, at the same share of other depths.
 
-    Source: arXiv 2310.01812 and its release. Differences: these towers have no summary token, so the
-    attention is the mean over all queries instead of its row; equal scores go to the lower token.
+    Source: arXiv 2310.01812 and its release. Differences: no summary token is seen, so the attention is
+    the mean over the queries of all patches instead of its row; equal scores go to the lower token.
     """
 
     removed: int | None = None

@@ -35,7 +35,8 @@ class ToMe(EncoderMethod):
         layers: see EncoderMethod; None = every layer.
 
     Source: arXiv 2210.09461 and its release. Differences: equal similarities go to the lower token; frames
-    are merged one by one, a tower with a summary token is not supported.
+    are merged one by one. A summary token ([CLS]) is neither matched nor merged, as released, and here not
+    counted either: the patches that may join are those the release lets others join, and the other way round.
     """
 
     removed: int | tuple[int, ...] | None = None

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from streamprune.encoder.base import EncoderMethod
+from streamprune.encoder.base import EncoderMethod, TowerShape
 from streamprune.errors import UnsupportedModelError
 from streamprune.models.base import Checkpoint, EncodedFrames, Prompt
 from streamprune.models.chat_template import check_placeholders
-from streamprune.models.pixel_signals import Patches
+from streamprune.models.pixel_signals import PIXEL_SIGNALS, Patches
 from streamprune.models.preprocessing import FrameTransform
 from streamprune.models.stock_pictures import FrameText, StockPictures
-from streamprune.models.tower_family import TowerFamily
+from streamprune.models.tower_family import LAST_SIGNALS, TowerFamily, check_outside
 from streamprune.models.tower_layout import TowerLayout
 from streamprune.models.tower_signals import TowerSignals
+from streamprune.models.vision_layers import VisionLayers
 from streamprune.models.written_prompt import WrittenPrompt
 from streamprune.positions import PositionRule, Positions
 from streamprune.tokens import Reduction, VideoGrid
@@ -37,7 +39,7 @@ class FramesAsImages(TowerFamily):
     ``pixel_entropy``, see :class:`Patches`. What has rows and columns of patches is averaged over the patches
     of a token.
 
-    Not supported: towers whose pictures are not square; methods inside the vision tower, but for SmolVLM's.
+    Not supported: towers whose pictures are not square; beside a method inside the tower, signals from there.
 
     Args:
         patch: pixels along a patch.
@@ -68,6 +70,14 @@ class FramesAsImages(TowerFamily):
     @abstractmethod
     def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
         """(frames, 3, rows, cols) through tower and projector, to (frames, tokens, channels) or the like."""
+
+    @abstractmethod
+    def vision_layers(self) -> tuple[VisionLayers, int]:
+        """The tower to be run layer by layer, and how many of its layers stand before what is read."""
+
+    @abstractmethod
+    def behind_layers(self, states: torch.Tensor) -> torch.Tensor:
+        """What :meth:`image_features` makes of those states, (frames, tokens of the tower, width)."""
 
     @abstractmethod
     def prompt_text(self, question: str) -> str:
@@ -121,6 +131,12 @@ class FramesAsImages(TowerFamily):
         """Patches along a side of a frame."""
         return self.transform.size[0] // self._patch
 
+    def check_encoder(self, encoder: EncoderMethod, signals: Sequence[str] = ()) -> None:
+        """Any method, with signals that need nothing from inside the tower."""
+        layers, depth = self.vision_layers()
+        layers.check(encoder, TowerShape(depth, self._patches, self._patches))
+        check_outside(self, signals, (*LAST_SIGNALS, *PIXEL_SIGNALS))
+
     @torch.no_grad()
     def encode(
         self,
@@ -129,9 +145,17 @@ class FramesAsImages(TowerFamily):
         encoder: EncoderMethod | None = None,
         before: torch.Tensor | None = None,
     ) -> EncodedFrames:
-        """Run the model's ``get_image_features`` on (frames, 3, rows, cols)."""
+        """Run the model's ``get_image_features`` on (frames, 3, rows, cols).
+
+        With an ``encoder`` the same parts are run here: layer by layer, then what stands behind the tower.
+        """
         inside = self._read_inside(signals, encoder)
         pixels = pixels.to(self.vision_device())
+        if encoder is not None:
+            layers, depth = self.vision_layers()
+            run = layers.run(pixels.to(self.model.dtype), encoder, (depth,), self._patches)
+            encoded = self._encoded(self.behind_layers(run.states[0]), {}, pixels, signals, before)
+            return replace(encoded, tower_share=run.share)
         with self._tower.watch(inside) as found:
             rows = self.image_features(pixels)
         return self._encoded(rows, found, pixels, signals, before)

@@ -13,12 +13,14 @@ from streamprune.models.chat_template import video_prompt_text
 from streamprune.models.frames_as_images import FramesAsImages
 from streamprune.models.stock_pictures import FrameText
 from streamprune.models.tower_layout import TowerLayout
+from streamprune.models.vision_layers import VisionLayers, feature_depths
 
 
 class InternVL(FramesAsImages):
     """A stock ``InternVLForConditionalGeneration``; frames carry no times in this family.
 
-    The tower's summary token gives ``saliency``.
+    The tower's summary token gives ``saliency``; methods inside the tower leave it as it is, see
+    :mod:`streamprune.models.vision_layers`.
     """
 
     model_type: ClassVar[str] = "internvl"
@@ -46,6 +48,23 @@ class InternVL(FramesAsImages):
     def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
         """As the model does it."""
         features: torch.Tensor = self.model.get_image_features(pixels, return_dict=True).pooler_output
+        return features
+
+    def vision_layers(self) -> tuple[VisionLayers, int]:
+        """The layers below the states that are read."""
+        layers = VisionLayers(self.model.get_encoder("video"), self.checkpoint.name)
+        return layers, feature_depths(int(self.model.config.vision_feature_layer), layers.depth)[0]
+
+    def behind_layers(self, states: torch.Tensor) -> torch.Tensor:
+        """The tower's norm where its very last states are read, the merging of patches, the projector."""
+        model, config = self.model.model, self.model.config
+        if config.vision_feature_layer == -1:
+            states = self.model.get_encoder("video").layernorm(states)
+        if config.vision_feature_select_strategy == "default":
+            states = states[:, 1:]
+        side = self._patches
+        merged = model.pixel_shuffle(states.reshape(len(states), side, side, -1), config.downsample_ratio)
+        features: torch.Tensor = model.multi_modal_projector(merged.flatten(1, 2))
         return features
 
     def prompt_text(self, question: str) -> str:

@@ -7,15 +7,16 @@ from typing import Any, ClassVar
 
 import torch
 
-from streamprune.encoder.base import EncoderMethod
+from streamprune.encoder.base import EncoderMethod, TowerShape
 from streamprune.models.base import Checkpoint, EncodedFrames, Prompt
 from streamprune.models.chat_template import place_of_video, video_prompt_ids
-from streamprune.models.pixel_signals import Patches
+from streamprune.models.pixel_signals import PIXEL_SIGNALS, Patches
 from streamprune.models.preprocessing import FrameTransform
 from streamprune.models.stock_clips import StockClips
-from streamprune.models.tower_family import TowerFamily
+from streamprune.models.tower_family import LAST_SIGNALS, TowerFamily, check_outside
 from streamprune.models.tower_layout import TowerLayout
 from streamprune.models.tower_signals import TowerSignals
+from streamprune.models.vision_layers import VisionLayers, feature_depths
 from streamprune.models.written_prompt import WrittenPrompt
 from streamprune.positions import PositionRule, Positions
 from streamprune.tokens import Reduction, VideoGrid
@@ -31,7 +32,8 @@ class LlavaNextVideo(TowerFamily):
     of the states of a tower without one; ``pixel_change`` and ``pixel_entropy``, see :class:`Patches`. What
     has rows and columns of patches is averaged over the patches of a token.
 
-    Not supported: methods inside the vision tower.
+    Beside a method inside the tower the signals from inside it are missing. Its summary token stays, see
+    :mod:`streamprune.models.vision_layers`.
     """
 
     model_type: ClassVar[str] = "llava_next_video"
@@ -62,6 +64,12 @@ class LlavaNextVideo(TowerFamily):
         """Patches along a side of a frame."""
         return self.transform.size[0] // int(self.model.config.vision_config.patch_size)
 
+    def check_encoder(self, encoder: EncoderMethod, signals: Sequence[str] = ()) -> None:
+        """Any method, with signals that need nothing from inside the tower."""
+        layers = self._layers()
+        layers.check(encoder, TowerShape(max(self._depths(layers)), self._patches, self._patches))
+        check_outside(self, signals, (*LAST_SIGNALS, *PIXEL_SIGNALS))
+
     @torch.no_grad()
     def encode(
         self,
@@ -70,21 +78,44 @@ class LlavaNextVideo(TowerFamily):
         encoder: EncoderMethod | None = None,
         before: torch.Tensor | None = None,
     ) -> EncodedFrames:
-        """Run the model's ``get_video_features`` on (frames, 3, rows, cols)."""
+        """Run the model's ``get_video_features`` on (frames, 3, rows, cols).
+
+        With an ``encoder`` the same parts are run here: layers, pooling, projector.
+        """
         inside = self._read_inside(signals, encoder)
-        pixels = pixels.to(self.vision_device())
-        with self._tower.watch(inside) as found:
-            outputs = self.model.get_video_features(pixels[None], return_dict=True)
+        pixels, share = pixels.to(self.vision_device()), 1.0
+        if encoder is not None:
+            layers, found = self._layers(), {}
+            run = layers.run(pixels, encoder, self._depths(layers), self._patches)
+            rows, states, share = self._behind_tower(run.states), run.states[-1], run.share
+        else:
+            with self._tower.watch(inside) as found:
+                outputs = self.model.get_video_features(pixels[None], return_dict=True)
+            layer = self.model.config.vision_feature_layer
+            rows = outputs.pooler_output
+            states = outputs.hidden_states[layer if isinstance(layer, int) else layer[-1]]
         grid = self.grid(len(pixels))
-        features = outputs.pooler_output.reshape(grid.frames, grid.rows, grid.cols, -1)
+        features = rows.reshape(grid.frames, grid.rows, grid.cols, -1)
         found["image_embeds"] = features
-        layer = self.model.config.vision_feature_layer
-        states = outputs.hidden_states[layer if isinstance(layer, int) else layer[-1]]
         found["frame_features"] = states[:, 0] if self._tower.summary else states.mean(1)
         patch = int(self.model.config.vision_config.patch_size)
         patches = Patches(self._patches, self._patches, patch, self.transform)
         found |= patches.signals(signals, pixels, before, self._pool)
-        return EncodedFrames(features, {name: found[name] for name in signals})
+        return EncodedFrames(features, {name: found[name] for name in signals}, share)
+
+    def _layers(self) -> VisionLayers:
+        return VisionLayers(self.model.get_encoder("video"), self.checkpoint.name)
+
+    def _depths(self, layers: VisionLayers) -> tuple[int, ...]:
+        return feature_depths(self.model.config.vision_feature_layer, layers.depth)
+
+    def _behind_tower(self, reached: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Features of each frame from the states that the projector reads."""
+        model, states = self.model.model, torch.cat(list(reached), -1)
+        if self._tower.summary:
+            states = states[:, 1:]
+        features: torch.Tensor = model.multi_modal_projector(model.vision_resampler(states))
+        return features
 
     def _pool(self, rows: torch.Tensor) -> torch.Tensor:
         """(frames, patches, channels) to (frames, rows, cols, channels); tokens are only folded."""

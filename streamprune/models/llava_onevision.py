@@ -18,7 +18,7 @@ from streamprune.models.stock_clips import StockClips
 from streamprune.models.tower_family import check_outside
 from streamprune.models.tower_layout import TowerLayout
 from streamprune.models.tower_signals import TowerSignals
-from streamprune.models.vision_layers import VisionLayers
+from streamprune.models.vision_layers import VisionLayers, feature_depths
 from streamprune.models.written_prompt import WrittenPrompt
 from streamprune.positions import PositionRule, Positions
 from streamprune.tokens import Reduction, VideoGrid
@@ -86,7 +86,7 @@ class LlavaOnevision(VideoFamily):
         )
 
     def check_encoder(self, encoder: EncoderMethod, signals: Sequence[str] = ()) -> None:
-        """Any method in a SigLIP tower, with signals that are read off the tower's last states."""
+        """Any method, with signals that are read off the tower's last states."""
         layers = VisionLayers(self.model.get_encoder("video"), self.checkpoint.name)
         layers.check(encoder, TowerShape(max(self._depths(layers.depth)), *self._patches))
         check_outside(self, signals, (*self.cheap_signals(), *_LAST_SIGNALS, *PIXEL_SIGNALS))
@@ -143,9 +143,7 @@ class LlavaOnevision(VideoFamily):
 
     def _depths(self, layers: int) -> tuple[int, ...]:
         """How many of the tower's ``layers`` stand before each of the states that the projector reads."""
-        chosen = self.model.config.vision_feature_layer
-        wanted = [chosen] if isinstance(chosen, int) else chosen
-        return tuple(number if number >= 0 else layers + 1 + number for number in wanted)
+        return feature_depths(self.model.config.vision_feature_layer, layers)
 
     def _pixel_signals(
         self, signals: Sequence[str], pixels: torch.Tensor, before: torch.Tensor | None

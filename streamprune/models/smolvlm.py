@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any, ClassVar
 
 import torch
 
-from streamprune.encoder.base import EncoderMethod, TowerShape
-from streamprune.models.base import Checkpoint, EncodedFrames
+from streamprune.models.base import Checkpoint
 from streamprune.models.chat_template import video_prompt_text
 from streamprune.models.frames_as_images import FramesAsImages
-from streamprune.models.pixel_signals import PIXEL_SIGNALS
 from streamprune.models.preprocessing import FrameTransform
 from streamprune.models.stock_pictures import FrameText
-from streamprune.models.tower_family import LAST_SIGNALS, check_outside
 from streamprune.models.tower_layout import TowerLayout
 from streamprune.models.vision_layers import VisionLayers
 
@@ -82,31 +78,8 @@ class SmolVLM(FramesAsImages):
 
         return str(DEFAULT_CHAT_TEMPLATE)
 
-    def check_encoder(self, encoder: EncoderMethod, signals: Sequence[str] = ()) -> None:
-        """Any method, with signals that need nothing from inside the tower."""
-        layers = self._layers()
-        layers.check(encoder, TowerShape(layers.depth, self._patches, self._patches))
-        check_outside(self, signals, (*LAST_SIGNALS, *PIXEL_SIGNALS))
-
-    @torch.no_grad()
-    def encode(
-        self,
-        pixels: torch.Tensor,
-        signals: Sequence[str] = (),
-        encoder: EncoderMethod | None = None,
-        before: torch.Tensor | None = None,
-    ) -> EncodedFrames:
-        """As the model does it; with an ``encoder`` layer by layer, then what stands behind the tower."""
-        if encoder is None:
-            return super().encode(pixels, signals, before=before)
-        self._read_inside(signals, encoder)
-        pixels, layers = pixels.to(self.vision_device()), self._layers()
-        run = layers.run(pixels.to(self.model.dtype), encoder, (layers.depth,), self._patches)
-        normed = self.model.get_encoder("video").post_layernorm(run.states[0])
-        encoded = self._encoded(self.model.model.connector(normed), {}, pixels, signals, before)
-        return replace(encoded, tower_share=run.share)
-
-    def _layers(self) -> VisionLayers:
+    def vision_layers(self) -> tuple[VisionLayers, int]:
+        """All layers."""
         tower, side = self.model.get_encoder("video"), self._patches
 
         def embed(pixels: torch.Tensor) -> torch.Tensor:
@@ -114,7 +87,14 @@ class SmolVLM(FramesAsImages):
             embedded: torch.Tensor = tower.embeddings(pixels, seen)
             return embedded
 
-        return VisionLayers(tower, self.checkpoint.name, embed)
+        layers = VisionLayers(tower, self.checkpoint.name, embed)
+        return layers, layers.depth
+
+    def behind_layers(self, states: torch.Tensor) -> torch.Tensor:
+        """The tower's norm and the connector."""
+        normed = self.model.get_encoder("video").post_layernorm(states)
+        features: torch.Tensor = self.model.model.connector(normed)
+        return features
 
     def prompt_text(self, question: str) -> str:
         """By the same template."""

@@ -2,6 +2,10 @@
 
 The layers are the model's own modules; nothing in them is replaced. What a method wants to see of a layer is
 caught by hooks that live as long as that one call.
+
+A summary token ([CLS], the first of each frame) takes part in every layer's attention, as one token. Methods
+see patches only: no states, projections or sizes of it, and attention as it is among the patches. So it is
+never merged with a patch nor dropped. Frames that become one have one summary, in the weights of the frames.
 """
 
 from __future__ import annotations
@@ -16,11 +20,12 @@ import torch
 from streamprune.encoder.base import EncoderMethod, LayerInput, LayerSignals, TowerShape
 from streamprune.encoder.token_map import TokenMap, read_back
 from streamprune.errors import UnsupportedModelError
+from streamprune.models.layer_halves import PlainLayer, layers_of
 
-_PARTS = ("layer_norm1", "self_attn", "layer_norm2", "mlp")
-_PROJECTIONS = {"queries": "q_proj", "keys": "k_proj", "values": "v_proj"}
 # kernels that take a logit for each key
 _BIASED_ATTENTION = ("sdpa", "eager")
+# what embeddings call the summary token
+_SUMMARIES = ("class_embedding", "cls_token")
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,9 @@ class TowerRun:
     """What came out of a tower.
 
     Attributes:
-        states: at each wanted depth (frames, patches, width), read back to all patches.
-        tokens: for each layer the number of tokens, over all frames, that entered it.
+        states: at each wanted depth (frames, tokens, width), read back to all patches; where the tower has a
+            summary token, it is the first of a frame.
+        tokens: for each layer the number of tokens, over all frames, that entered it, summaries among them.
     """
 
     states: tuple[torch.Tensor, ...] = field(repr=False)
@@ -38,39 +44,34 @@ class TowerRun:
     @property
     def share(self) -> float:
         """Share of a plain tower's tokens that was computed, over all layers."""
-        frames, patches = self.states[0].shape[:2]
-        return sum(self.tokens) / (frames * patches * max(1, len(self.tokens)))
+        frames, tokens = self.states[0].shape[:2]
+        return sum(self.tokens) / (frames * tokens * max(1, len(self.tokens)))
 
 
 class VisionLayers:
-    """The layers of a SigLIP-type tower: patches only, one grid per frame, norms before each part.
+    """The layers of a SigLIP, CLIP or InternVL tower: one grid of patches per frame, at most one summary.
 
     Args:
         tower: a stock vision model.
         name: of the model, for messages.
-        embed: what makes patches of pictures, the tower's ``embeddings`` when None.
+        embed: what makes tokens of pictures; when None, the tower's ``embeddings`` and, where it has one, the
+            norm before the first layer.
     """
 
     def __init__(
         self, tower: Any, name: str, embed: Callable[[torch.Tensor], torch.Tensor] | None = None
     ) -> None:
-        layers = getattr(getattr(tower, "encoder", None), "layers", None)
-        embeddings = getattr(tower, "embeddings", None)
-        fits = (
-            layers is not None
-            and all(hasattr(layer, part) for layer in layers for part in _PARTS)
-            and all(hasattr(layers[0].self_attn, part) for part in _PROJECTIONS.values())
-            and not hasattr(embeddings, "class_embedding")
-        )
-        if not fits:
+        layers = layers_of(tower)
+        if not layers:
             raise UnsupportedModelError(
-                f"encoder methods run in SigLIP towers; {name!r} has a {type(tower).__name__}. "
-                "Leave out the encoder stage."
+                f"encoder methods run in SigLIP, CLIP and InternVL towers; {name!r} has a "
+                f"{type(tower).__name__}. Leave out the encoder stage."
             )
         self._tower = tower
-        self._embed: Any = embeddings if embed is None else embed
-        self._layers: Any = layers
+        self._embed: Any = _embed_of(tower) if embed is None else embed
+        self._layers = layers
         self._name = name
+        self._summary = any(hasattr(tower.embeddings, one) for one in _SUMMARIES)
 
     @property
     def depth(self) -> int:
@@ -97,7 +98,7 @@ class VisionLayers:
             cols: patches in a row of the grid.
         """
         states = self._embed(pixels)
-        shape = TowerShape(max(depths), states.shape[1] // cols, cols)
+        shape = TowerShape(max(depths), (states.shape[1] - self._summary) // cols, cols)
         self.check(method, shape)
         if method.frame_by_frame and not method.changes_nothing(shape):
             runs = [self._run(frame, method, depths, shape) for frame in states.split(1)]
@@ -112,63 +113,108 @@ class VisionLayers:
     def _run(
         self, states: torch.Tensor, method: EncoderMethod, depths: Sequence[int], shape: TowerShape
     ) -> TowerRun:
-        climb = _Climb(method, shape, states)
+        climb = _Climb(method, shape, states, self._summary)
         reached = {0: states}
         tokens = []
         for number in range(shape.depth):
             tokens.append(climb.states.shape[0] * climb.states.shape[1])
             climb.through(number, self._layers[number])
             if number + 1 in depths:
-                reached[number + 1] = read_back(climb.steps, climb.states)
+                reached[number + 1] = climb.spread()
         return TowerRun(tuple(reached[depth] for depth in depths), tuple(tokens))
 
 
 class _Climb:
     """Where one run stands between two layers."""
 
-    def __init__(self, method: EncoderMethod, shape: TowerShape, states: torch.Tensor) -> None:
+    def __init__(self, method: EncoderMethod, shape: TowerShape, states: torch.Tensor, summary: bool) -> None:
         self.method = method
         self.shape = shape
         self.states = states
         self.size: torch.Tensor | None = None
-        self.steps: list[TokenMap] = []
+        self._steps: list[TokenMap] = []
+        # where the patches of a frame begin
+        self._first = int(summary)
+        # the frame that each one of the beginning is in now
+        self._frames = torch.arange(len(states), device=states.device)
         self._acting = method.acting_layers(shape)
         self._origin = torch.arange(shape.tokens, device=states.device).expand(len(states), -1)
-        self._carried = method.begin(states, shape)
+        self._carried = method.begin(states[:, self._first :], shape)
 
-    def through(self, number: int, layer: Any) -> None:
+    def through(self, number: int, layer: PlainLayer) -> None:
         """Go through ``layer``, with a decision inside or after it where the method acts."""
         bias = self.size.log() if self.size is not None and self.method.weighs_keys else None
-        mask = None if bias is None else bias[:, None, None].to(self.states.dtype)
+        mask = None if bias is None else self._mask(bias)
         if number not in self._acting:
-            self.states = layer(self.states, mask)
+            self.states = layer.whole(self.states, mask)
             return
-        attention = layer.self_attn
-        with _caught(attention, self.method.needs) as caught:
-            if self.method.place == "after":
-                self.states = layer(self.states, mask)
-            else:
-                attended, _ = attention(layer.layer_norm1(self.states), attention_mask=mask)
-                self.states = self.states + attended
-        projections = {name: _by_head(value, attention.num_heads) for name, value in caught.items()}
+        with _caught(layer, self.method.needs) as caught:
+            half = layer.whole if self.method.place == "after" else layer.attend
+            self.states = half(self.states, mask)
+        attention = layer.attention
+        projections = {
+            name: _by_head(value, attention.num_heads)[:, :, self._first :] for name, value in caught.items()
+        }
         self._decide(number, LayerSignals(**projections, scaling=attention.scale, bias=bias))
         if self.method.place == "inside":
-            self.states = self.states + layer.mlp(layer.layer_norm2(self.states))
+            self.states = layer.feed(self.states)
+
+    def spread(self) -> torch.Tensor:
+        """The states, read back to all patches of all frames."""
+        if not self._steps:
+            return self.states
+        patches = read_back(self._steps, self.states[:, self._first :])
+        if not self._first:
+            return patches
+        return torch.cat([self.states[:, :1][self._frames], patches], 1)
+
+    def _mask(self, bias: torch.Tensor) -> torch.Tensor:
+        """(frames, 1, 1, tokens): nothing is added for a summary, which stands for itself."""
+        whole = torch.nn.functional.pad(bias, (self._first, 0))
+        return whole[:, None, None].to(self.states.dtype)
 
     def _decide(self, number: int, signals: LayerSignals) -> None:
-        found = LayerInput(self.shape, number, self.states, self.size, self._origin, signals, self._carried)
+        patches = self.states[:, self._first :]
+        found = LayerInput(self.shape, number, patches, self.size, self._origin, signals, self._carried)
         decision = self.method.reduce_layer(found)
         self._carried = decision.carried
         if decision.step is not None:
-            self.steps.append(decision.step)
-            self.states = decision.step.apply(self.states)
-            self._origin = self._origin.flatten()[decision.step.index]
+            self._take(decision.step, patches)
             self.size = decision.size
+
+    def _take(self, step: TokenMap, patches: torch.Tensor) -> None:
+        """Let ``step`` carry the patches, and the summaries where it makes frames fewer."""
+        summaries = self.states[:, : self._first]
+        if self._first and len(step.index) < len(summaries):
+            summaries = step.apply(summaries.expand(-1, patches.shape[1], -1))[:, :1]
+        left = step.apply(patches)
+        self.states = torch.cat([summaries, left], 1) if self._first else left
+        self._frames = (step.slot[:, 0] // step.index.shape[1])[self._frames]
+        self._origin = self._origin.flatten()[step.index]
+        self._steps.append(step)
+
+
+def feature_depths(chosen: int | Sequence[int], layers: int) -> tuple[int, ...]:
+    """How many of ``layers`` stand before each of the states that a ``vision_feature_layer`` names."""
+    wanted = [chosen] if isinstance(chosen, int) else chosen
+    return tuple(number if number >= 0 else layers + 1 + number for number in wanted)
+
+
+def _embed_of(tower: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What stands before the first layer."""
+    # so the attribute is spelt in transformers
+    norm = getattr(tower, "pre_layrnorm", None)
+
+    def embed(pixels: torch.Tensor) -> torch.Tensor:
+        embedded: torch.Tensor = tower.embeddings(pixels)
+        return embedded if norm is None else norm(embedded)
+
+    return embed
 
 
 @contextmanager
-def _caught(attention: Any, names: Sequence[str]) -> Iterator[dict[str, torch.Tensor]]:
-    """Catch the outputs of the projections ``names`` while the attention runs; leaves no hook behind."""
+def _caught(layer: PlainLayer, names: Sequence[str]) -> Iterator[dict[str, torch.Tensor]]:
+    """Catch the outputs of the projections ``names`` while ``layer`` runs; leaves no hook behind."""
     found: dict[str, torch.Tensor] = {}
     handles = []
     for name in names:
@@ -176,7 +222,7 @@ def _caught(attention: Any, names: Sequence[str]) -> Iterator[dict[str, torch.Te
         def keep(module: Any, given: Any, output: torch.Tensor, name: str = name) -> None:
             found[name] = output
 
-        handles.append(getattr(attention, _PROJECTIONS[name]).register_forward_hook(keep))
+        handles.append(getattr(layer.attention, layer.projections[name]).register_forward_hook(keep))
     try:
         yield found
     finally:

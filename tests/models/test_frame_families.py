@@ -298,7 +298,7 @@ def test_frame_features(family: VideoFamily, pixels: torch.Tensor) -> None:
 
 
 def test_what_is_not_supported_is_said(family: VideoFamily, pixels: torch.Tensor) -> None:
-    if family.model_type != "smolvlm":
+    if family.model_type not in SQUARES:
         said = f"{family.model_type} models cannot run a method inside"
         with pytest.raises(UnsupportedModelError, match=said):
             family.encode(pixels, encoder=build_method("encoder", "tome", {}))

@@ -1,4 +1,4 @@
-"""SmolVLM with a method inside its tower, by the family and inside the model's own generate."""
+"""Families with a method inside their tower, by the family and inside the model's own generate."""
 
 from __future__ import annotations
 
@@ -27,9 +27,13 @@ SETTINGS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def family(tmp_path_factory: pytest.TempPathFactory) -> VideoFamily:
-    return load_small("smolvlm", tmp_path_factory.mktemp("smolvlm"))
+# layers below the states that are read; whether frames begin with a token that is no patch
+TOWERS = {"internvl": (4, True), "llava_next_video": (3, True), "smolvlm": (4, False)}
+
+
+@pytest.fixture(scope="module", params=TOWERS)
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> VideoFamily:
+    return load_small(request.param, tmp_path_factory.mktemp(request.param))
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +43,9 @@ def pixels(family: VideoFamily) -> torch.Tensor:
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_a_method_that_does_nothing_gives_the_stock_features_bit_for_bit(
-    pixels: torch.Tensor, settings: dict[str, Any], tmp_path: Any
+    family: VideoFamily, pixels: torch.Tensor, settings: dict[str, Any], tmp_path: Any
 ) -> None:
-    family = load_small("smolvlm", tmp_path, **settings)
+    family = load_small(family.model_type, tmp_path, **settings)
     plain = family.encode(pixels, SIGNALS)
     found = family.encode(pixels, SIGNALS, ToMe(removed=0))
     assert torch.equal(found.features, plain.features)
@@ -49,14 +53,35 @@ def test_a_method_that_does_nothing_gives_the_stock_features_bit_for_bit(
     assert all(torch.equal(found.signals[name], plain.signals[name]) for name in SIGNALS)
 
 
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [("internvl", -2), ("internvl", 2), ("llava_next_video", -1), ("llava_next_video", [1, -2])],
+)
+def test_other_feature_layers(pixels: torch.Tensor, name: str, layer: Any, tmp_path: Any) -> None:
+    family = load_small(name, tmp_path)
+    family.model.config.vision_feature_layer = layer
+    if not isinstance(layer, int):
+        family.model.model.multi_modal_projector.linear_1 = torch.nn.Linear(64, 64)
+    names = ("image_embeds", "frame_features")
+    plain, found = family.encode(pixels, names), family.encode(pixels, names, ToMe(removed=0))
+    assert all(torch.equal(found.signals[name], plain.signals[name]) for name in names)
+    assert (family.encode(pixels, (), ToMe(removed=8)).features - plain.features).abs().max() > 1e-2
+
+
 def test_fewer_tokens_change_the_features(family: VideoFamily, pixels: torch.Tensor) -> None:
-    before, plain = traces(family.model), family.encode(pixels)
+    # the stock model lays hooks of its own when it is asked for its states the first time
+    plain, before = family.encode(pixels), traces(family.model)
     found = family.encode(pixels, ("frame_features",), ToMe(removed=8))
     # 64 patches, eight fewer in every further layer
-    assert found.tower_share == (64 + 56 + 48 + 40) / 256
+    depth, summary = TOWERS[family.model_type]
+    entering = [64 + summary - 8 * layer for layer in range(depth)]
+    assert found.tower_share == pytest.approx(sum(entering) / (entering[0] * depth))
     assert found.features.shape == plain.features.shape
     assert (found.features - plain.features).abs().max() > 1e-2
-    torch.testing.assert_close(found.signals["frame_features"], found.features.mean((1, 2)))
+    if family.model_type == "llava_next_video":
+        assert found.signals["frame_features"].shape == (len(pixels), 32)
+    else:
+        torch.testing.assert_close(found.signals["frame_features"], found.features.mean((1, 2)))
     alone = torch.cat(
         [family.encode(frame, (), ToMe(removed=8)).features for frame in torch.split(pixels, 1)]
     )
@@ -68,9 +93,9 @@ def test_what_cannot_be_had_is_said(family: VideoFamily, pixels: torch.Tensor, t
     for name in ("saliency", "keys", "encoder_features"):
         with pytest.raises(SignalError, match=f"'{name}' is read inside the vision tower.*leave out the enc"):
             family.encode(pixels, (name,), ToMe())
-    with pytest.raises(InvalidValueError, match="layers must be below 4"):
+    with pytest.raises(InvalidValueError, match=f"layers must be below {TOWERS[family.model_type][0]}"):
         family.encode(pixels, (), ToMe(layers=(4,)))
-    other = load_small("smolvlm", tmp_path)
+    other = load_small(family.model_type, tmp_path)
     other.model.get_encoder("video").config._attn_implementation = "flash_attention_2"
     with pytest.raises(UnsupportedModelError, match=r"'sdpa' or 'eager'.*'flash_attention_2'"):
         other.check_encoder(ToMe())
