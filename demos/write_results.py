@@ -6,18 +6,21 @@ python demos/write_results.py
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from streamprune.registry import list_methods
-from streamprune.report.retention import groups_markdown, retention_markdown
-from streamprune.report.speed import speed_markdown
+from streamprune.report.families import families_markdown
+from streamprune.report.retention import costs_markdown, groups_markdown, models_markdown, retention_markdown
+from streamprune.report.speed import llm_markdown, overhead_markdown, speed_markdown
 from streamprune.report.tables import methods_markdown
 
 RESULTS = Path(__file__).parent / "results"
 TEMPLATE = RESULTS / "page.template.md"
 PAGE = Path(__file__).parent / "RESULTS.md"
 README = Path(__file__).parents[1] / "README.md"
+SHOWN_INSIDE = ("fastv", "pyramiddrop", "sparsevlm", "btp", "adaptinfer", "framefusion")
 # of everything measured, what the README shows
 SHOWN = ("random", "stride", "pool", "fastvid", "holitom", "divprune", "vidcom2", "streamprune", "oracle")
 
@@ -31,6 +34,8 @@ def read(name: str) -> dict[str, Any]:
 def page() -> str:
     """The whole page."""
     losses, why, speed = read("reducer_losses"), read("global_questions"), read("reducer_speed")
+    inside, caches, qwen = map(read, ("in_llm_losses", "kv_losses", "kv_losses_qwen"))
+    llm, heavy, steps = map(read, ("llm_speed", "llm_overhead", "llm_steps"))
     full = losses["full"]
     return TEMPLATE.read_text(encoding="utf-8").format(
         questions=f"{losses['questions']:,}",
@@ -49,7 +54,29 @@ def page() -> str:
         table=speed_markdown(speed["rows"]),
         speed_command=speed["command"],
         speed_when=_when(speed),
+        inside=costs_markdown(inside),
+        inside_command=inside["command"],
+        inside_full=_share(inside["full"]),
+        inside_questions=inside["questions"],
+        caches=costs_markdown(caches),
+        caches_command=caches["command"],
+        caches_full=_share(caches["full"]),
+        qwen=costs_markdown(qwen),
+        qwen_command=qwen["command"],
+        qwen_full=_share(qwen["full"]),
+        inside_when=_when(inside),
+        llm=llm_markdown(llm["rows"]),
+        llm_command=llm["command"],
+        heavy=overhead_markdown(heavy["rows"]),
+        heavy_command=heavy["command"],
+        steps=overhead_markdown(steps["rows"]),
+        steps_command=steps["command"],
+        llm_when=_when(llm),
     )
+
+
+def _only(record: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return record | {"rows": [row for row in record["rows"] if row["recipe"] in names]}
 
 
 def _shares(entries: dict[str, Any]) -> str:
@@ -68,7 +95,12 @@ def _when(record: dict[str, Any]) -> str:
 def readme(text: str) -> str:
     """``text`` with its marked tables made anew: the registry, and some methods' losses and speeds."""
     losses, speed = read("reducer_losses"), read("reducer_speed")
+    inside, caches, qwen = read("in_llm_losses"), read("kv_losses"), read("kv_losses_qwen")
     tables = {
+        "families": families_markdown(read("families")),
+        "inside": costs_markdown(_only(inside, SHOWN_INSIDE)),
+        "caches": models_markdown({"embedded": caches, "embedded-qwen": qwen}),
+        "llm": llm_markdown(read("llm_speed")["rows"]),
         "methods": methods_markdown(row for row in list_methods() if isinstance(row.target, str)),
         "losses": retention_markdown(
             losses | {"rows": [row for row in losses["rows"] if row["recipe"] in SHOWN]}

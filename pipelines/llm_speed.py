@@ -38,13 +38,14 @@ class Run:
         prefill_seconds: of the language model, from the prompt to the first token.
         step_seconds: of each later token.
         kv_bytes: of the cache after the answer.
-        peak_bytes: most memory beyond what was held before.
+        peak_bytes: most memory beyond what was held before; None on the CPU, where memory that earlier work
+            left with the allocator is used again unseen.
     """
 
     prefill_seconds: float
     step_seconds: float
     kv_bytes: int
-    peak_bytes: int
+    peak_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,11 @@ class LLMSpeed:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON, flat; medians over the pairs."""
-        bytes_known = all(stock.peak_bytes for stock, _ in self.pairs)
-        peak = self._median(lambda stock, run: run.peak_bytes / stock.peak_bytes) if bytes_known else None
+        peaks = [
+            run.peak_bytes / stock.peak_bytes
+            for stock, run in self.pairs
+            if stock.peak_bytes and run.peak_bytes is not None
+        ]
         extra = self._median(lambda stock, run: run.step_seconds - stock.step_seconds)
         return {
             "recipe": self.recipe,
@@ -83,7 +87,7 @@ class LLMSpeed:
             "prefill_ratio": round(self._median(lambda s, run: run.prefill_seconds / s.prefill_seconds), 4),
             "step_ratio": round(self._median(lambda stock, run: run.step_seconds / stock.step_seconds), 4),
             "kv_ratio": round(self._median(lambda stock, run: run.kv_bytes / stock.kv_bytes), 4),
-            "peak_ratio": None if peak is None else round(peak, 4),
+            "peak_ratio": round(statistics.median(peaks), 4) if peaks else None,
             "step_extra_milliseconds": round(1e3 * extra, 3),
             "stock_prefill_milliseconds": round(
                 1e3 * self._median(lambda stock, _: stock.prefill_seconds), 1
@@ -148,4 +152,5 @@ def _timed(family: VideoFamily, request: AnswerRequest, reduction: Reduction) ->
     with attach_to_prompt(family, request.in_llm(), prompt, reduction):
         out = generate(family, prompt, max_new_tokens=_NEW_TOKENS, cache=cache)
     steps = max(1, len(out.token_ids) - 1)
-    return Run(out.prefill_seconds, out.generate_seconds / steps, kv_bytes(out.cache), peak.read())
+    most = peak.read() if family.device.type == "cuda" else None
+    return Run(out.prefill_seconds, out.generate_seconds / steps, kv_bytes(out.cache), most)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from streamprune.catalog.info import Stage
 from streamprune.registry import list_methods
 from streamprune.report.tables import methods_markdown
 
@@ -41,6 +42,17 @@ def test_every_method_was_measured() -> None:
     assert {row["method"] for row in speeds} == names
     best = {row["recipe"]: row for row in rows if row["keep_ratio"] == 0.1}
     assert best["streamprune"]["retained"] >= 0.97, "what the README says of our own method"
+
+
+@pytest.mark.parametrize(
+    ("stage", "record"), [("in_llm", "in_llm_losses"), ("kv", "kv_losses"), ("kv", "kv_losses_qwen")]
+)
+def test_every_method_inside_the_language_model_was_measured(stage: Stage, record: str) -> None:
+    results = README.parent / "demos" / "results"
+    rows = json.loads((results / f"{record}.json").read_text(encoding="utf-8"))["rows"]
+    assert {row["recipe"] for row in rows} == {
+        row.name for row in list_methods(stage) if isinstance(row.target, str)
+    }
 
 
 def test_readme_shows_a_result_by_line_40() -> None:

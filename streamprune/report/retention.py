@@ -76,10 +76,28 @@ def costs_markdown(record: Mapping[str, Any]) -> str:
     lines.append(["---", *("--:" for _ in lines[0][1:])])
     for row in record["rows"]:
         costs = (f"{_percent(row[name])} %" if name in row else "" for name in ("prefill_flops", "kv_bytes"))
-        interval = f"{_percent(row['low'])}-{_percent(row['high'])}"
-        right = f"{_percent(row['accuracy'])} ({interval})"
-        lines.append([row["recipe"], f"{row['keep_ratio']:g}", right, _percent(row["retained"]), *costs])
+        name, asked = row["recipe"], f"{row['keep_ratio']:g}"
+        lines.append([name, asked, _share(row), _percent(row["retained"]), *costs])
     return _markdown(lines)
+
+
+def models_markdown(records: Mapping[str, Mapping[str, Any]]) -> str:
+    """One line per recipe: per cent right with its interval, and cache bytes, on every model."""
+    head = [column for model in records for column in (f"{model}: right", "cache bytes")]
+    lines = [["recipe", *head], ["---", *("--:" for _ in head)]]
+    whole = [cell for record in records.values() for cell in (_share(record["full"]), "100.0 %")]
+    lines.append(["everything", *whole])
+    for recipe in dict.fromkeys(row["recipe"] for record in records.values() for row in record["rows"]):
+        cells: list[str] = []
+        for record in records.values():
+            row = next((row for row in record["rows"] if row["recipe"] == recipe), None)
+            cells += ["", ""] if row is None else [_share(row), f"{_percent(row['kv_bytes'])} %"]
+        lines.append([recipe, *cells])
+    return _markdown(lines)
+
+
+def _share(row: Mapping[str, Any]) -> str:
+    return f"{_percent(row['accuracy'])} ({_percent(row['low'])}-{_percent(row['high'])})"
 
 
 def plot_retention(record: Mapping[str, Any], path: str | Path) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 from rich.table import Table
 
 Rows = Sequence[Mapping[str, Any]]
-_LLM_HEADINGS = ("recipe", "keep", "prefill", "decode step", "cache bytes", "peak memory", "reduction")
 
 
 def speed_table(rows: Rows) -> Table:
@@ -35,33 +34,45 @@ def speed_markdown(rows: Rows) -> str:
 def llm_table(rows: Rows) -> Table:
     """One line per recipe and share, everything as a ratio to the stock model in the same run."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for number, heading in enumerate(_LLM_HEADINGS):
+    head, *lines = _llm_lines(rows)
+    for number, heading in enumerate(head):
         table.add_column(heading, justify="right" if number else "left")
-    for cells in _llm_lines(rows):
+    for cells in lines:
         table.add_row(*cells)
     return table
 
 
 def llm_markdown(rows: Rows) -> str:
     """The same as Markdown."""
-    rule = ["---", *("--:" for _ in _LLM_HEADINGS[1:])]
-    lines = [list(_LLM_HEADINGS), rule, *_llm_lines(rows)]
+    head, *rows_of_cells = _llm_lines(rows)
+    lines = [head, ["---", *("--:" for _ in head[1:])], *rows_of_cells]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+
+
+def overhead_markdown(rows: Rows) -> str:
+    """One line per recipe that keeps everything: what its presence costs."""
+    head = ["recipe", "tokens", "prefill", "more per decode step"]
+    lines = [head, ["---", *("--:" for _ in head[1:])]]
+    for row in rows:
+        more = f"{row['step_extra_milliseconds']:.2f} ms"
+        tokens = f"{row['visual_tokens']:,}"
+        lines.append([str(row["recipe"]), tokens, f"{row['prefill_ratio']:.3f}", more])
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
 
 
 def _llm_lines(rows: Rows) -> list[list[str]]:
-    return [
-        [
-            str(row["recipe"]),
-            f"{row['keep_ratio']:g}",
-            f"{row['prefill_ratio']:.2f}",
-            f"{row['step_ratio']:.2f}",
-            f"{row['kv_ratio']:.2f}",
-            "" if row["peak_ratio"] is None else f"{row['peak_ratio']:.2f}",
-            f"{row['reduce_milliseconds']:.0f} ms",
-        ]
-        for row in rows
-    ]
+    """Headings and cells; of peak memory only where it was measured."""
+    with_peak = any(row["peak_ratio"] is not None for row in rows)
+    lines = [["recipe", "keep", "prefill", "decode step", "cache bytes"]]
+    lines[0] += ["peak memory", "reduction"] if with_peak else ["reduction"]
+    for row in rows:
+        peak = "" if row["peak_ratio"] is None else f"{row['peak_ratio']:.2f}"
+        ratios = (f"{row[name]:.2f}" for name in ("prefill_ratio", "step_ratio", "kv_ratio"))
+        reduction = f"{row['reduce_milliseconds']:.0f} ms"
+        lines.append(
+            [str(row["recipe"]), f"{row['keep_ratio']:g}", *ratios, *([peak] if with_peak else []), reduction]
+        )
+    return lines
 
 
 def _scenes(rows: Rows) -> list[int]:
