@@ -58,8 +58,6 @@ class ReadOptions:
     @property
     def num_threads(self) -> int:
         """Threads to decode with."""
-        if check_seconds("timeout_seconds", self.timeout_seconds) == 0:
-            raise InvalidValueError("timeout_seconds must be above 0, got 0")
         if self.decode_threads is not None:
             return self.decode_threads
         usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

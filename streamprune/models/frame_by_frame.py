@@ -40,14 +40,7 @@ class FrameByFrame(MergedPatches):
         """The stock prompt without the placeholders of dropped tokens."""
         full = self._written(question, reduction.grid, pts_seconds)
         kept = full.keep(reduction, torch.arange(len(full), device=self.device), positions)
-        return Prompt(
-            input_ids=kept.input_ids,
-            position_ids=kept.position_ids,
-            modality="video",
-            visual=(reduction.features[kept.order.to(reduction.features.device)],),
-            kept_columns=kept.kept_columns,
-            full_tokens=len(full),
-        )
+        return kept.with_visual("video", (reduction.features[kept.order.to(reduction.features.device)],))
 
     def _written(self, question: str, grid: VideoGrid, pts_seconds: Sequence[float] | None) -> WrittenPrompt:
         config = self.model.config

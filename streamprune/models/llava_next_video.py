@@ -148,14 +148,7 @@ class LlavaNextVideo(TowerFamily):
         written = torch.tensor(ids, device=self.device)
         full = WrittenPrompt(written, written == config.video_token_id)
         kept = full.keep(reduction, torch.arange(len(full), device=self.device), positions)
-        return Prompt(
-            input_ids=kept.input_ids,
-            position_ids=kept.position_ids,
-            modality="video",
-            visual=reduction.features[kept.order.to(reduction.features.device)][None],
-            kept_columns=kept.kept_columns,
-            full_tokens=len(full),
-        )
+        return kept.with_visual("video", reduction.features[kept.order.to(reduction.features.device)][None])
 
 
 FAMILY = LlavaNextVideo

@@ -197,14 +197,8 @@ class LlavaOnevision(VideoFamily):
         kept = full.keep(reduction, places, positions)
         rows = reduction.features[kept.order.to(reduction.features.device)]
         newline = self.model.model.image_newline.to(rows)
-        return Prompt(
-            input_ids=kept.input_ids,
-            position_ids=kept.position_ids,
-            modality="video",
-            visual=torch.cat([rows, newline[None]])[None],  # (1, kept + 1, channels)
-            kept_columns=kept.kept_columns,
-            full_tokens=len(full),
-        )
+        # (1, kept + 1, channels)
+        return kept.with_visual("video", torch.cat([rows, newline[None]])[None])
 
     def _prompt_ids(self, question: str) -> list[int]:
         return video_prompt_ids(self.tokenizer, question)

@@ -92,15 +92,7 @@ class QwenVL(MergedPatches):
         rows = kept.order.to(reduction.features.device)
         carried = reduction.carried
         layers = () if carried is None else torch.split(carried[rows], reduction.features.shape[-1], -1)
-        return Prompt(
-            input_ids=kept.input_ids,
-            position_ids=kept.position_ids,
-            modality="video",
-            visual=(reduction.features[rows],),
-            kept_columns=kept.kept_columns,
-            full_tokens=len(full),
-            deepstack=tuple(layers),
-        )
+        return kept.with_visual("video", (reduction.features[rows],), tuple(layers))
 
     def _prompt_ids(self, question: str) -> list[int]:
         return video_prompt_ids(self.tokenizer, question)

@@ -9,6 +9,7 @@ import torch
 
 from streamprune.models.chat_template import text_ids
 from streamprune.models.positions import kept_positions
+from streamprune.models.prompt import Prompt
 from streamprune.positions import PositionRule, Positions
 from streamprune.tokens import Reduction
 
@@ -22,12 +23,26 @@ class KeptPrompt:
         position_ids: (..., 1, length), as many axes as the full prompt's.
         order: (kept,) rows of the reduction in the order of the prompt.
         kept_columns: (kept,) where in the prompt each row of the reduction stands.
+        full_tokens: length of the full prompt.
     """
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor
     order: torch.Tensor
     kept_columns: torch.Tensor
+    full_tokens: int
+
+    def with_visual(self, modality: str, visual: Any, deepstack: tuple[torch.Tensor, ...] = ()) -> Prompt:
+        """The prompt with its ``visual`` rows, which the family has put in :attr:`order`."""
+        return Prompt(
+            input_ids=self.input_ids,
+            position_ids=self.position_ids,
+            modality=modality,
+            visual=visual,
+            kept_columns=self.kept_columns,
+            full_tokens=self.full_tokens,
+            deepstack=deepstack,
+        )
 
 
 @dataclass(frozen=True)
@@ -80,4 +95,5 @@ class WrittenPrompt:
             position_ids=kept[..., None, :],
             order=sources[sources >= len(text)] - len(text),
             kept_columns=places[len(text) :],
+            full_tokens=len(self),
         )
