@@ -21,6 +21,9 @@ Each is also the builtin a careful caller would have caught anyway:
     │   ├── ContextLengthError      also ValueError
     │   └── DeviceError             also RuntimeError
     ├── StorageError            writing failed (disk full, no permission); also OSError
+    │   └── SnapshotError           a saved stream cannot be read back; also ValueError
+    ├── StreamClosedError       a stream that was closed is used; also ValueError
+    ├── MemoryBudgetError       bytes do not fit a stream's budget; also MemoryError
     └── MissingDependencyError  also ImportError; carries the install command
 
 Messages name the parameter or file, what is allowed, what came, and what to do.
@@ -120,6 +123,18 @@ class DeviceError(ModelError, RuntimeError):
 
 class StorageError(StreampruneError, OSError):
     """Writing failed; what was there before is untouched."""
+
+
+class SnapshotError(StorageError, ValueError):
+    """A saved stream is damaged, of another model, or of a newer version."""
+
+
+class StreamClosedError(StreampruneError, ValueError):
+    """A stream was closed and takes nothing any more."""
+
+
+class MemoryBudgetError(StreampruneError, MemoryError):
+    """More bytes were asked for than a stream's budget has left; nothing was allocated."""
 
 
 class MissingDependencyError(StreampruneError, ImportError):
