@@ -1,10 +1,12 @@
-"""The only place where a kept share becomes a number of tokens."""
+"""The only place where a kept share becomes a number of tokens, and "256MB" a number of bytes."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from numbers import Integral, Real
 from typing import Literal
 
@@ -14,6 +16,9 @@ from streamprune.errors import InvalidTypeError, InvalidValueError
 # "truncate" and "ceil_product" are int() and math.ceil() of the float product, as released code writes them:
 # int(0.29 * 100) is 28 and math.ceil(0.07 * 100) is 8
 Rounding = Literal["floor", "half_even", "ceil", "truncate", "ceil_product"]
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?", re.IGNORECASE)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 # everywhere else a product this close to an integer is meant to be that integer
 _SLACK = 1e-9
@@ -141,6 +146,23 @@ def share_of(total_tokens: int, share: float, *, rounding: Rounding = "floor") -
 def whole_tokens(tokens: float, *, rounding: Rounding = "floor") -> int:
     """An already computed, fractional number of tokens as an integer; may be 0."""
     return _round(tokens, rounding)
+
+
+def read_bytes(name: str, value: object, *, least: int = 1) -> int:
+    """A number of bytes, given as one or as text: "256MB" is 256 million, "256MiB" 256 times 2**20.
+
+    Raises InvalidTypeError, or InvalidValueError for what is no size or below ``least``.
+    """
+    if not isinstance(value, str):
+        check_count(name, value, least=least)
+        return int(value)  # type: ignore[call-overload, no-any-return]
+    found = _SIZE.fullmatch(value.strip())
+    if found is None:
+        raise InvalidValueError(f"{name} must be bytes, e.g. 64000000, '64MB' or '64MiB', got {value!r}")
+    unit = (found[2] or "").lower()
+    size = Fraction(found[1]) * (1024 if unit.endswith("i") else 1000) ** _POWERS[unit[:1]]
+    check_count(name, int(size), least=least)
+    return int(size)
 
 
 def split_evenly(total: int, rooms: Sequence[int]) -> list[int]:

@@ -14,6 +14,7 @@ from streamprune.budget import (
     CacheBudget,
     Rounding,
     largest_common_share,
+    read_bytes,
     share_of,
     split_by_weight,
     split_evenly,
@@ -267,3 +268,41 @@ def test_a_cache_budget_is_one_of_three() -> None:
         CacheBudget(keep_tokens=5, keep_bytes=5)
     with pytest.raises(TypeError, match="keep_bytes must be an integer"):
         CacheBudget(keep_bytes=1.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "size"),
+    [
+        (8_000_000, 8_000_000),
+        ("512", 512),
+        ("512 B", 512),
+        ("64kB", 64_000),
+        ("64KB", 64_000),
+        ("64KiB", 65_536),
+        ("256MB", 256_000_000),
+        ("256 MiB", 268_435_456),
+        ("1.5gib", 1_610_612_736),
+        ("2G", 2_000_000_000),
+    ],
+)
+def test_sizes_in_bytes(given: Any, size: int) -> None:
+    assert read_bytes("memory_bytes", given) == size
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "message"),
+    [
+        ("lots", ValueError, r"memory_bytes must be bytes, e\.g\. 64000000, '64MB' or '64MiB', got 'lots'"),
+        ("-5MB", ValueError, "must be bytes"),
+        ("5 M B", ValueError, "must be bytes"),
+        ("1e9", ValueError, "must be bytes"),
+        ("0.1B", ValueError, "memory_bytes must be at least 1, got 0"),
+        (0, ValueError, "memory_bytes must be at least 1, got 0"),
+        (2.5, TypeError, "memory_bytes must be an integer"),
+        (True, TypeError, "memory_bytes must be an integer"),
+        (None, TypeError, "memory_bytes must be an integer"),
+    ],
+)
+def test_what_is_no_size_in_bytes(given: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        read_bytes("memory_bytes", given)
