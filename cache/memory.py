@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -33,6 +34,7 @@ class Room:
         ledger: asked before anything is held.
         memory_bytes: most bytes that the memory may hold, the head of the prompt not counted.
         tokens_per_frame: visual tokens of a frame before any reduction.
+        cols: of the grid that they stand on; 0: a square one.
         header_tokens: text tokens that stand before each frame.
         feature_bytes: of one visual token, with what is carried beside it.
         fps: frames of tokens a second, as far as known.
@@ -46,6 +48,7 @@ class Room:
     ledger: Ledger
     memory_bytes: int
     tokens_per_frame: int
+    cols: int = 0
     header_tokens: int = 0
     feature_bytes: int = 0
     fps: float = 1.0
@@ -108,12 +111,14 @@ class MemoryMethod(ABC):
         wants: queries that it reads.
         encoder_default, pre_llm_default: methods of these stages that the design brings, where a recipe names
             none.
+        pre_llm_options: options of that method, where no budget is given.
     """
 
     kind: ClassVar[Literal["kv", "features"]] = "kv"
     wants: ClassVar[frozenset[Wanted]] = frozenset()
     encoder_default: ClassVar[str | None] = None
     pre_llm_default: ClassVar[str | None] = None
+    pre_llm_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     @abstractmethod
     def minimum_bytes(self, room: Room) -> int:
