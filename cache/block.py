@@ -78,6 +78,10 @@ class Block:
         """Storage behind it."""
         return sum(tensor.untyped_storage().nbytes() for tensor in self.tensors)
 
+    def read(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys before rotation, and values, of one layer: (kv_heads, tokens, head_dim) each."""
+        return self.keys[layer], self.values[layer]
+
     def take(self, index: torch.Tensor) -> Block:
         """The block with the tokens ``index`` (kept,) alone, in storage of their own."""
         return replace(

@@ -9,11 +9,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import torch
 
-from streamprune.cache.block import Block
 from streamprune.cache.rotation import Rotation
 from streamprune.errors import InvalidValueError, UnknownNameError
 
@@ -69,6 +68,28 @@ def places(
     return found, end
 
 
+class Piece(Protocol):
+    """Entries of one frame: a :class:`~streamprune.cache.block.Block`, a part of one, or one in less room.
+
+    Attributes are those of a block.
+    """
+
+    @property
+    def tokens(self) -> int: ...
+
+    @property
+    def offsets(self) -> torch.Tensor: ...
+
+    @property
+    def begin(self) -> tuple[int, ...]: ...
+
+    @property
+    def span(self) -> tuple[int, ...]: ...
+
+    def read(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys before rotation, and values, of one layer: (kv_heads, tokens, head_dim) each."""
+
+
 class Context(ABC):
     """Entries to attend to.
 
@@ -97,14 +118,15 @@ class BlockContext(Context):
 
     def __init__(
         self,
-        blocks: Sequence[Block] | Sequence[Sequence[Block]],
+        blocks: Sequence[Piece] | Sequence[Sequence[Piece]],
         gap: GapRule,
         rotation: Rotation,
     ) -> None:
         if not blocks:
             raise InvalidValueError("blocks must hold one block at least, got none")
-        alike = [block for block in blocks if isinstance(block, Block)]
-        self._lists: list[Sequence[Block]] = [alike] if alike else [list(part) for part in blocks]  # type: ignore[arg-type]
+        alike = [part for part in blocks if not isinstance(part, Sequence)]
+        apart = [part for part in blocks if isinstance(part, Sequence)]
+        self._lists: list[Sequence[Piece]] = [alike] if alike else list(apart)
         self._rotation = rotation
         self._tables: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         counts = {sum(block.tokens for block in part) for part in self._lists}
@@ -133,8 +155,10 @@ class BlockContext(Context):
         """As the class says."""
         number = layer if len(self._lists) > 1 else 0
         blocks = self._lists[number]
-        torch.cat([block.keys[layer] for block in blocks], 1, out=keys)
-        torch.cat([block.values[layer] for block in blocks], 1, out=values)
+        first = 0
+        for block in blocks:
+            some = slice(first, first := first + block.tokens)
+            keys[:, some], values[:, some] = block.read(layer)
         if number not in self._tables:
             self._tables[number] = self._rotation.tables(self.positions(layer)[:, None, None])
         keys.copy_(self._rotation.turned_by(keys[None], self._tables[number])[0])
