@@ -7,7 +7,6 @@ it opens no files, keeps no videos and chooses no tokens.
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from streamprune.models.preprocessing import Clip, FrameTransform, Image
 from streamprune.models.prompt import Prompt
 from streamprune.models.signals import Late, Signals
 from streamprune.models.stock_inputs import StockInputs
+from streamprune.models.turns import Turns
 from streamprune.positions import PositionRule, Positions
 from streamprune.registry import list_methods
 from streamprune.tokens import QUESTION_SIGNALS, Reduction, VideoGrid, VisualTokens
@@ -113,7 +113,7 @@ class VideoFamily(ABC):
         self.tokenizer = checkpoint.tokenizer
         self.transform = self.read_transform(checkpoint.video_settings)
         # one forward pass at a time: hooks and caches of a model are not made for two threads
-        self.lock = threading.RLock()
+        self.lock = Turns()
 
     @classmethod
     def auto_class(cls) -> Any:

@@ -1,0 +1,205 @@
+"""How a family writes a video frame by frame: what stands before it, around each frame, and behind it.
+
+Read off the prompts that the family writes for two and three frames, so that it is right for every family
+whose prompt grows by the same text for each frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from streamprune.errors import UnsupportedModelError
+from streamprune.models.base import Prompt, VideoFamily
+from streamprune.tokens import Reduction, VideoGrid, VisualTokens
+
+# anything that says nothing about the video
+_ANY_QUESTION = "?"
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """Consecutive tokens of a prompt.
+
+    Attributes:
+        ids: (tokens,) int64.
+        offsets: (axes, tokens) int64, positions counted from where the first of them begins.
+        span: (axes,) positions they take.
+        visual: (tokens,) bool, which are the frame's.
+        rows: (tokens, channels) what stands in the stead of placeholders that are no token of a frame, zero
+            elsewhere; None where there are none.
+    """
+
+    ids: torch.Tensor
+    offsets: torch.Tensor
+    span: tuple[int, ...]
+    visual: torch.Tensor
+    rows: torch.Tensor | None = None
+
+    def part(self, start: int) -> Written:
+        """Its tokens from ``start`` on; their offsets stay."""
+        some = slice(start, None)
+        rows = None if self.rows is None else self.rows[some]
+        return replace(
+            self, ids=self.ids[some], offsets=self.offsets[:, some], visual=self.visual[some], rows=rows
+        )
+
+
+class StreamLayout:
+    """The layout of one family for frames of one grid.
+
+    Args:
+        family: the model.
+        grid: of one frame of tokens.
+        seconds_per_frame: between frames of tokens.
+
+    Raises UnsupportedModelError where the prompt of a longer video is not that of a shorter one, continued.
+    """
+
+    def __init__(self, family: VideoFamily, grid: VideoGrid, seconds_per_frame: float) -> None:
+        self._family = family
+        self._grid = VideoGrid(1, grid.rows, grid.cols)
+        self._step = seconds_per_frame
+        two, three = self._full(2, 0.0), self._full(3, 0.0)
+        self._read(two)
+        self._tail_from = self._tail_rule(two, three)
+        later = self._full(2, 3600.0)
+        self._timed = later.prompt.input_ids.tolist() != two.prompt.input_ids.tolist()
+
+    def head(self) -> Written:
+        """What stands before the first frame."""
+        full = self._full(2, 0.0)
+        return full.cut(0, self._first(full))
+
+    def frame(self, pts_seconds: float) -> Written:
+        """A frame with all its tokens and the text around it."""
+        full = self._full(2, max(0.0, pts_seconds - self._step) if self._timed else 0.0)
+        tokens = self._grid.tokens
+        visual = full.prompt.kept_columns[tokens:]
+        start, end = int(visual[0]) - self._header(full), int(visual[-1]) + 1 + self._footer
+        written = full.cut(start, end)
+        return replace(written, span=self._span(full, start, end))
+
+    def tail(self, question: str) -> Written:
+        """What stands behind the last frame, with ``question``."""
+        full = self._full(2, 0.0, question)
+        return full.cut(int(full.prompt.kept_columns[-1]) + 1 + self._footer, len(full.prompt))
+
+    def tail_place(self, end: Sequence[int]) -> tuple[int, ...]:
+        """Where the text behind the last frame begins, if the frame ends before ``end`` (axes,)."""
+        return tuple(end[axis] + distance for axis, distance in self._tail_from)
+
+    def opening(self) -> Written:
+        """The text that opens an answer, whatever was asked."""
+        one, other = self.tail(_ANY_QUESTION), self.tail(_ANY_QUESTION * 2)
+        common = _common(one.ids.tolist()[::-1], other.ids.tolist()[::-1])
+        part = one.part(len(one.ids) - max(1, common))
+        return replace(part, offsets=part.offsets - part.offsets[:, :1])
+
+    def _full(self, frames: int, since_seconds: float, question: str = _ANY_QUESTION) -> _Full:
+        grid = VideoGrid(frames, self._grid.rows, self._grid.cols)
+        width = self._family.model.get_input_embeddings().weight
+        features = width.new_zeros(grid.tokens, width.shape[1])
+        times = tuple(since_seconds + number * self._step for number in range(frames))
+        kept = Reduction.identity(VisualTokens(features, grid, {}, times))
+        return _Full(self._family.prompt(question, kept, pts_seconds=times))
+
+    def _read(self, full: _Full) -> None:
+        """Find the text around frames: between two of them, and what of it stands behind the last one too."""
+        tokens, ids = self._grid.tokens, full.prompt.input_ids[0].tolist()
+        columns = full.prompt.kept_columns.tolist()
+        between = ids[columns[tokens - 1] + 1 : columns[tokens]]
+        self._footer = _common(between, ids[columns[-1] + 1 :])
+
+    def _header(self, full: _Full) -> int:
+        tokens, columns = self._grid.tokens, full.prompt.kept_columns
+        return int(columns[tokens]) - int(columns[tokens - 1]) - 1 - self._footer
+
+    def _first(self, full: _Full) -> int:
+        """Column where the first frame begins; its text is as long as the second one's."""
+        return int(full.prompt.kept_columns[0]) - self._header(full)
+
+    def _span(self, full: _Full, start: int, end: int) -> tuple[int, ...]:
+        places = full.places
+        if self._footer or self._header(full):
+            step = places[:, end] - places[:, start]
+        else:
+            tokens = self._grid.tokens
+            step = places[:, start] - places[:, start - tokens]
+        return tuple(step.tolist())
+
+    def _tail_rule(self, two: _Full, three: _Full) -> list[tuple[int, int]]:
+        """For each axis, the axis whose end the tail follows, and at which distance."""
+        ends, tails = [], []
+        for full in (two, three):
+            columns, tokens = full.prompt.kept_columns, self._grid.tokens
+            start = int(columns[-tokens]) - self._header(full)
+            end = int(columns[-1]) + 1 + self._footer
+            span = self._span(full, start, end)
+            ends.append([at + wide for at, wide in zip(full.places[:, start].tolist(), span, strict=True)])
+            tails.append(full.places[:, end].tolist())
+        rule = []
+        for axis in range(len(tails[0])):
+            for other in sorted(range(len(tails[0])), key=lambda one: one != axis):
+                distances = {tail[axis] - end[other] for tail, end in zip(tails, ends, strict=True)}
+                if len(distances) == 1:
+                    rule.append((other, distances.pop()))
+                    break
+            else:
+                raise UnsupportedModelError(
+                    f"{self._family.model_type} models put the text behind a video at positions that do not "
+                    "follow from its last frame; they cannot watch a stream"
+                )
+        return rule
+
+
+class _Full:
+    """A whole prompt with its placeholders and positions."""
+
+    def __init__(self, prompt: Prompt) -> None:
+        self.prompt = prompt
+        # (axes, length)
+        self.places = prompt.position_ids.reshape(-1, len(prompt)).long()
+        ids = prompt.input_ids[0]
+        self._visual = torch.zeros_like(ids, dtype=torch.bool)
+        self._visual[prompt.kept_columns.to(ids.device)] = True
+        mark = int(ids[int(prompt.kept_columns[0])])
+        self._extra = (ids == mark) & ~self._visual
+        self._placeholders = ids == mark
+
+    def cut(self, start: int, end: int) -> Written:
+        """Columns ``start`` to ``end``; their span is that of their positions."""
+        places = self.places[:, start:end]
+        begin = places[:, :1] if end > start else self.places[:, start : start + 1]
+        offsets = places - begin
+        after = self.places[:, end] if end < self.places.shape[1] else self.places[:, -1] + 1
+        span = tuple((after - begin[:, 0]).tolist())
+        rows = self._rows()[start:end] if bool(self._extra[start:end].any()) else None
+        return Written(self.prompt.input_ids[0, start:end], offsets, span, self._visual[start:end], rows)
+
+    def _rows(self) -> torch.Tensor:
+        """(length, channels): every placeholder's row, zero for text."""
+        rows = _flat(self.prompt.visual)
+        found = rows.new_zeros(len(self.prompt), rows.shape[-1])
+        found[self._placeholders] = rows
+        return found
+
+
+def _flat(visual: Any) -> torch.Tensor:
+    """(rows, channels) of whatever a family packs its rows in."""
+    if isinstance(visual, torch.Tensor):
+        return visual.reshape(-1, visual.shape[-1])
+    return torch.cat([_flat(part) for part in visual])
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Length of the common beginning."""
+    count = 0
+    for first, second in zip(one, other, strict=False):
+        if first != second:
+            break
+        count += 1
+    return count
