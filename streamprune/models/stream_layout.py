@@ -19,6 +19,9 @@ from streamprune.tokens import Reduction, VideoGrid, VisualTokens
 # anything that says nothing about the video
 _ANY_QUESTION = "?"
 
+# lengths of small videos
+_PROBES = (2, 6)
+
 
 @dataclass(frozen=True, eq=False)
 class Written:
@@ -63,33 +66,39 @@ class StreamLayout:
         self._family = family
         self._grid = VideoGrid(1, grid.rows, grid.cols)
         self._step = seconds_per_frame
-        two, three = self._full(2, 0.0), self._full(3, 0.0)
-        self._read(two)
-        self._tail_from = self._tail_rule(two, three)
-        later = self._full(2, 3600.0)
-        self._timed = later.prompt.input_ids.tolist() != two.prompt.input_ids.tolist()
+        self._read(self._full(2))
+        later = self._full(2, times=(3600.0, 3600.0 + seconds_per_frame))
+        self._timed = later.prompt.input_ids.tolist() != self._full(2).prompt.input_ids.tolist()
+        self._head_length = self._read_head()
+        self._tail_from = self._tail_rule()
 
     def head(self) -> Written:
         """What stands before the first frame."""
-        full = self._full(2, 0.0)
-        return full.cut(0, self._first(full))
+        # with the same time twice, so that what is written about it is equally long
+        full = self._full(2, times=(0.0, 0.0) if self._timed else None)
+        return full.cut(0, self._head_length)
 
-    def frame(self, pts_seconds: float) -> Written:
-        """A frame with all its tokens and the text around it."""
-        full = self._full(2, max(0.0, pts_seconds - self._step) if self._timed else 0.0)
+    def frame(self, pts_seconds: float, *, first: bool = False) -> Written:
+        """A frame with all its tokens and the text around it; of the ``first`` it may be another one."""
+        before, after = (0.0, self._step) if first else (self._step, 0.0)
+        times = (max(0.0, pts_seconds - before), pts_seconds + after)
+        full = self._full(2, times=times if self._timed else None)
         tokens = self._grid.tokens
-        visual = full.prompt.kept_columns[tokens:]
-        start, end = int(visual[0]) - self._header(full), int(visual[-1]) + 1 + self._footer
+        visual = full.prompt.kept_columns[:tokens] if first else full.prompt.kept_columns[tokens:]
+        start = self._head_length if first else int(visual[0]) - self._header(full)
+        end = int(visual[-1]) + 1 + self._footer
         written = full.cut(start, end)
-        return replace(written, span=self._span(full, start, end))
+        return written if first else replace(written, span=self._span(full, start, end))
 
     def tail(self, question: str) -> Written:
         """What stands behind the last frame, with ``question``."""
-        full = self._full(2, 0.0, question)
+        full = self._full(2, question)
         return full.cut(int(full.prompt.kept_columns[-1]) + 1 + self._footer, len(full.prompt))
 
     def tail_place(self, end: Sequence[int]) -> tuple[int, ...]:
         """Where the text behind the last frame begins, if the frame ends before ``end`` (axes,)."""
+        if self._tail_from is None:
+            return (_furthest(end, self._reach),) * len(end)
         return tuple(end[axis] + distance for axis, distance in self._tail_from)
 
     def opening(self) -> Written:
@@ -99,68 +108,97 @@ class StreamLayout:
         part = one.part(len(one.ids) - max(1, common))
         return replace(part, offsets=part.offsets - part.offsets[:, :1])
 
-    def _full(self, frames: int, since_seconds: float, question: str = _ANY_QUESTION) -> _Full:
-        grid = VideoGrid(frames, self._grid.rows, self._grid.cols)
+    def _full(
+        self,
+        frames: int,
+        question: str = _ANY_QUESTION,
+        times: tuple[float, ...] | None = None,
+        side: tuple[int, int] | None = None,
+    ) -> _Full:
+        """The prompt about so many frames; ``side`` is their rows and columns when they are others."""
+        grid = VideoGrid(frames, *(side or (self._grid.rows, self._grid.cols)))
         width = self._family.model.get_input_embeddings().weight
         features = width.new_zeros(grid.tokens, width.shape[1])
-        times = tuple(since_seconds + number * self._step for number in range(frames))
+        times = tuple(number * self._step for number in range(frames)) if times is None else times
         kept = Reduction.identity(VisualTokens(features, grid, {}, times))
-        return _Full(self._family.prompt(question, kept, pts_seconds=times))
+        return _Full(self._family.prompt(question, kept, pts_seconds=times), grid.tokens_per_frame)
 
     def _read(self, full: _Full) -> None:
         """Find the text around frames: between two of them, and what of it stands behind the last one too."""
-        tokens, ids = self._grid.tokens, full.prompt.input_ids[0].tolist()
+        tokens, ids = full.tokens, full.prompt.input_ids[0].tolist()
         columns = full.prompt.kept_columns.tolist()
         between = ids[columns[tokens - 1] + 1 : columns[tokens]]
         self._footer = _common(between, ids[columns[-1] + 1 :])
 
     def _header(self, full: _Full) -> int:
-        tokens, columns = self._grid.tokens, full.prompt.kept_columns
+        tokens, columns = full.tokens, full.prompt.kept_columns
         return int(columns[tokens]) - int(columns[tokens - 1]) - 1 - self._footer
 
-    def _first(self, full: _Full) -> int:
-        """Column where the first frame begins; its text is as long as the second one's."""
-        return int(full.prompt.kept_columns[0]) - self._header(full)
+    def _read_head(self) -> int:
+        """Tokens before the first frame, whose own text is that of the second one as far as both agree."""
+        full = self._full(2, times=(0.0, 0.0))
+        ids, column = full.prompt.input_ids[0].tolist(), int(full.prompt.kept_columns[0])
+        header = self._header(full)
+        second = int(full.prompt.kept_columns[self._grid.tokens])
+        if not self._timed:  # frames may be counted: as long as that of the second one
+            return column - header
+        return column - _common(ids[:column][::-1], ids[second - header : second][::-1])
 
     def _span(self, full: _Full, start: int, end: int) -> tuple[int, ...]:
         places = full.places
         if self._footer or self._header(full):
             step = places[:, end] - places[:, start]
         else:
-            tokens = self._grid.tokens
-            step = places[:, start] - places[:, start - tokens]
+            step = places[:, start] - places[:, start - full.tokens]
         return tuple(step.tolist())
 
-    def _tail_rule(self, two: _Full, three: _Full) -> list[tuple[int, int]]:
-        """For each axis, the axis whose end the tail follows, and at which distance."""
-        ends, tails = [], []
-        for full in (two, three):
-            columns, tokens = full.prompt.kept_columns, self._grid.tokens
-            start = int(columns[-tokens]) - self._header(full)
-            end = int(columns[-1]) + 1 + self._footer
-            span = self._span(full, start, end)
-            ends.append([at + wide for at, wide in zip(full.places[:, start].tolist(), span, strict=True)])
-            tails.append(full.places[:, end].tolist())
+    def _ends(self, full: _Full) -> tuple[list[int], list[int], list[int]]:
+        """(axes,) each: where the last frame of ``full`` ends, how far behind that its furthest token
+        reaches, and where the text behind it begins."""
+        columns = full.prompt.kept_columns
+        start = int(columns[-full.tokens]) - self._header(full)
+        end = int(columns[-1]) + 1 + self._footer
+        span = self._span(full, start, end)
+        begin = full.places[:, start]
+        found = [at + wide for at, wide in zip(begin.tolist(), span, strict=True)]
+        reach = (full.places[:, start:end].amax(1) + 1 - begin).tolist()
+        behind = [far - wide for far, wide in zip(reach, span, strict=True)]
+        return found, behind, full.places[:, end].tolist()
+
+    def _tail_rule(self) -> list[tuple[int, int]] | None:
+        """For each axis, the axis whose end the tail follows, and at which distance.
+
+        None: it begins behind everything, on all axes alike. Small frames tell which, because there time
+        soon goes beyond rows and columns.
+        """
+        probes = [self._ends(self._full(frames, side=(1, 1))) for frames in _PROBES]
+        end, self._reach, tail = self._ends(self._full(2))
+        if all(at == _furthest(last, behind) for last, behind, after in probes for at in after):
+            return None
         rule = []
-        for axis in range(len(tails[0])):
-            for other in sorted(range(len(tails[0])), key=lambda one: one != axis):
-                distances = {tail[axis] - end[other] for tail, end in zip(tails, ends, strict=True)}
-                if len(distances) == 1:
-                    rule.append((other, distances.pop()))
-                    break
-            else:
+        for axis in range(len(tail)):
+            steady = [
+                other
+                for other in range(len(tail))
+                if len({after[axis] - last[other] for last, _, after in probes}) == 1
+            ]
+            if not steady:
                 raise UnsupportedModelError(
                     f"{self._family.model_type} models put the text behind a video at positions that do not "
                     "follow from its last frame; they cannot watch a stream"
                 )
+            other = axis if axis in steady else steady[0]
+            rule.append((other, tail[axis] - end[other]))
         return rule
 
 
 class _Full:
     """A whole prompt with its placeholders and positions."""
 
-    def __init__(self, prompt: Prompt) -> None:
+    def __init__(self, prompt: Prompt, tokens: int) -> None:
         self.prompt = prompt
+        # of each frame
+        self.tokens = tokens
         # (axes, length)
         self.places = prompt.position_ids.reshape(-1, len(prompt)).long()
         ids = prompt.input_ids[0]
@@ -193,6 +231,10 @@ def _flat(visual: Any) -> torch.Tensor:
     if isinstance(visual, torch.Tensor):
         return visual.reshape(-1, visual.shape[-1])
     return torch.cat([_flat(part) for part in visual])
+
+
+def _furthest(end: Sequence[int], reach: Sequence[int]) -> int:
+    return max(at + behind for at, behind in zip(end, reach, strict=True))
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:

@@ -114,6 +114,8 @@ class StreamModel:
         features: torch.Tensor,
         cells: torch.Tensor,
         carried: torch.Tensor | None = None,
+        *,
+        first: bool = False,
     ) -> Chunk:
         """A frame of which some tokens are left, with all the text around it.
 
@@ -121,8 +123,9 @@ class StreamModel:
             features: (kept, width).
             cells: (kept,) row * cols + col, ascending; several rows may stand in one cell.
             carried: (kept, width * layers) for models that add rows after their first layers.
+            first: of the stream.
         """
-        written = self.layout(grid).frame(pts_seconds)
+        written = self.layout(grid).frame(pts_seconds, first=first)
         visual = written.visual.nonzero()[:, 0]
         text = (~written.visual).nonzero()[:, 0]
         chosen = visual[cells.to(visual.device).long()]
@@ -142,7 +145,9 @@ class StreamModel:
 
     def of_block(self, grid: VideoGrid, block: FeatureBlock) -> Chunk:
         """The frame that ``block`` remembers."""
-        return self.frame(grid, block.start_seconds, block.features, block.cells, block.carried)
+        return self.frame(
+            grid, block.start_seconds, block.features, block.cells, block.carried, first=block.number == 0
+        )
 
     def tail(self, grid: VideoGrid, question: str) -> Chunk:
         """What stands behind the last frame, with ``question``, up to where the answer begins."""
