@@ -52,11 +52,8 @@ class Watched:
         self.end = self.blocks[0].span
         for number in range(self.grid.frames):
             rows = tokens.frames[number, cells]
-            carried = (
-                None
-                if tokens.carried is None
-                else tokens.carried.unflatten(0, (-1, self.grid.tokens_per_frame))[number, cells]
-            )
+            every = number * self.grid.tokens_per_frame + cells
+            carried = None if tokens.carried is None else tokens.carried[every]
             self._frame(number, rows, cells, carried)
 
     def _head(self) -> Block:
