@@ -37,6 +37,7 @@ class AIM(PreLLMMethod):
     rounds: int | None = None
 
     causal: ClassVar[bool] = True
+    instead_of_budget: ClassVar[tuple[str, ...]] = ("rounds",)
 
     def __post_init__(self) -> None:
         if self.rounds is not None:

@@ -10,7 +10,7 @@ import torch
 from streamprune.checks import check_count
 from streamprune.errors import InvalidValueError, UnknownNameError
 from streamprune.ops.selection import highest
-from streamprune.pre_llm.base import PreLLMMethod
+from streamprune.pre_llm.base import History, PreLLMMethod
 from streamprune.tokens import Reduction, VideoGrid, VisualTokens
 
 Representatives = Literal["uniform", "random", "saliency"]
@@ -56,19 +56,28 @@ class LVLMCSP(PreLLMMethod):
 
     def reduce(self, tokens: VisualTokens) -> Reduction:
         """Choose in all frames."""
-        grid = tokens.grid
+        return self.step(tokens, {})[0]
+
+    def step(
+        self, tokens: VisualTokens, before: History, keep: int | None = None
+    ) -> tuple[Reduction, History]:
+        """The same; random representatives are drawn from where the step before has stopped."""
+        grid, after = tokens.grid, dict(before)
         frames, in_frame = grid.frames, grid.tokens_per_frame
         device = tokens.features.device
-        count = self.budget.per_frame(frames, in_frame)
+        count = self.budget.per_frame(frames, in_frame) if keep is None else min(keep, in_frame)
         if self.representatives == "saliency":
             saliency = tokens.signal("saliency", (frames, grid.rows, grid.cols))
             chosen = highest(saliency.float().flatten(1), count).sort(1).values
         elif self.representatives == "random":
             # drawn on the CPU: an accelerator's generator draws others
             generator = torch.Generator().manual_seed(self.seed)
+            if before:
+                generator.set_state(before["drawn"])
             drawn = [torch.randperm(in_frame, generator=generator)[:count] for _ in range(frames)]
+            after["drawn"] = generator.get_state()
             chosen = torch.stack(drawn).sort(1).values.to(device)
         else:
             chosen = torch.arange(count, device=device).expand(frames, -1) * (in_frame // count)
         first = torch.arange(frames, device=device)[:, None] * in_frame
-        return Reduction.select(tokens, (chosen + first).flatten())
+        return Reduction.select(tokens, (chosen + first).flatten()), after

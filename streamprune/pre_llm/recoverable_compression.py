@@ -82,6 +82,7 @@ class RecoverableCompression(PreLLMMethod):
 
     needs: ClassVar[tuple[str, ...]] = ("saliency", "keys", "text_embeds", "image_embeds")
     causal: ClassVar[bool] = True
+    instead_of_budget: ClassVar[tuple[str, ...]] = ("outlier_factor",)
 
     def __post_init__(self) -> None:
         if self.recovery not in get_args(Recovery):

@@ -37,8 +37,8 @@ class SAINT(PreLLMMethod):
         min_similar: how many similar tokens make one redundant.
         sharpness: how much the similarity counts beside the number of similar tokens, in [0, 40].
         same_count: without a budget, every frame drops the mean over frames, rounded down, as the release
-            does for a batch of images, so that a frame has to wait for the others; False = each frame its own
-            number, as for batches of one.
+            does for a batch of images, so that a frame has to wait for the others and the instance is not
+            ``causal``; False = each frame its own number, as for batches of one.
         as_released: with a budget, each round but the first divides the tokens left by the number dropped in
             the round before, which is what the release computes. False: each round drops a sixteenth.
         metric: tokens are alike by the cosine of their ``features`` or of the tower's ``keys`` (frames, rows,
@@ -58,6 +58,7 @@ class SAINT(PreLLMMethod):
 
     needs: ClassVar[tuple[str, ...]] = ()
     causal: ClassVar[bool] = True
+    instead_of_budget: ClassVar[tuple[str, ...]] = ("similarity_threshold",)
 
     def __post_init__(self) -> None:
         if self.similarity_threshold is not None:
@@ -72,6 +73,8 @@ class SAINT(PreLLMMethod):
             budget_given=self.budget != Budget(),
         )
         object.__setattr__(self, "needs", needs_of("saint", self.metric))
+        if self.same_count and self.similarity_threshold is not None:
+            object.__setattr__(self, "causal", False)
 
     def keeps_everything(self, grid: VideoGrid) -> bool:
         """Never with a threshold: the content decides."""

@@ -13,7 +13,7 @@ from streamprune.errors import UnknownNameError
 from streamprune.ops.gaussian import distances_to_centre, gaussian_similarity, mean_direction
 from streamprune.ops.selection import lowest
 from streamprune.ops.subspace import channel_moments, masked_lengths
-from streamprune.pre_llm.base import PreLLMMethod
+from streamprune.pre_llm.base import History, PreLLMMethod
 from streamprune.tokens import Reduction, VideoGrid, VisualTokens
 
 Score = Literal["gaussian", "dual_anchor"]
@@ -66,12 +66,23 @@ class STC(PreLLMMethod):
 
     def reduce(self, tokens: VisualTokens) -> Reduction:
         """Score call by call; keep the lowest scores of each frame."""
-        grid, memory = tokens.grid, Memory()
+        return self.step(tokens, {})[0]
+
+    def step(
+        self, tokens: VisualTokens, before: History, keep: int | None = None
+    ) -> tuple[Reduction, History]:
+        """The same, going on with the memory of the calls before."""
+        grid, memory = tokens.grid, Memory(before)
         calls = torch.split(tokens.frames, self.frames_per_call)
         scores = torch.cat([self.familiarity(frames, memory) for frames in calls])
-        novel = lowest(scores, self.budget.per_frame(grid.frames, grid.tokens_per_frame)).sort().values
+        count = (
+            self.budget.per_frame(grid.frames, grid.tokens_per_frame)
+            if keep is None
+            else min(keep, grid.tokens_per_frame)
+        )
+        novel = lowest(scores, count).sort().values
         offset = torch.arange(grid.frames, device=novel.device)[:, None] * grid.tokens_per_frame
-        return Reduction.select(tokens, (novel + offset).flatten())
+        return Reduction.select(tokens, (novel + offset).flatten()), memory.history()
 
     def familiarity(self, frames: torch.Tensor, memory: Memory) -> torch.Tensor:
         """(frames, tokens per frame) float32, low = novel, for one call; ``memory`` takes the call in.
@@ -102,11 +113,17 @@ class STC(PreLLMMethod):
 
 
 class Memory:
-    """Mean over the calls so far of one vector a call."""
+    """Mean over the calls so far, those that left ``history`` included, of one vector a call."""
 
-    def __init__(self) -> None:
+    def __init__(self, history: History | None = None) -> None:
         self._total: torch.Tensor | None = None
         self._calls = 0
+        if history:
+            self._total, self._calls = history["total"], int(history["calls"])
+
+    def history(self) -> History:
+        """For a memory that goes on later; nothing before the first call."""
+        return {} if self._total is None else {"total": self._total, "calls": torch.tensor(self._calls)}
 
     def add(self, vector: torch.Tensor) -> torch.Tensor:
         """Take ``vector`` in and return the mean of all."""

@@ -16,7 +16,7 @@ from streamprune.ops.merging import Entries
 from streamprune.ops.selection import highest
 from streamprune.ops.similarity import gram, squared_distances
 from streamprune.ops.temporal import previous_cosine
-from streamprune.pre_llm.base import PreLLMMethod
+from streamprune.pre_llm.base import History, PreLLMMethod
 from streamprune.tokens import Reduction, VideoGrid, VisualTokens
 
 
@@ -63,24 +63,39 @@ class StreamingTOM(PreLLMMethod):
 
     def reduce(self, tokens: VisualTokens) -> Reduction:
         """Decide each frame from itself and the one before."""
+        return self.step(tokens, {})[0]
+
+    def step(
+        self, tokens: VisualTokens, before: History, keep: int | None = None
+    ) -> tuple[Reduction, History]:
+        """The same, comparing the first frame with the last one of the step before."""
         grid = tokens.grid
         attention = tokens.signal("received_attention", (grid.frames, grid.rows, grid.cols))
-        target, token, weight = (
-            torch.cat(part) for part in zip(*self._frames(tokens, attention), strict=True)
+        keep = (
+            self.budget.per_frame(grid.frames, grid.tokens_per_frame)
+            if keep is None
+            else min(keep, grid.tokens_per_frame)
         )
+        still = self._still(tokens.frames, before)
+        entries = self._frames(tokens.frames, attention.float().flatten(1), still, keep)
+        target, token, weight = (torch.cat(part) for part in zip(*entries, strict=True))
         index = torch.unique(target)
-        return Reduction.merge(tokens, index, (torch.searchsorted(index, target), token, weight))
+        merged = Reduction.merge(tokens, index, (torch.searchsorted(index, target), token, weight))
+        return merged, {"previous": tokens.frames[-1]}
 
-    def _frames(self, tokens: VisualTokens, attention: torch.Tensor) -> Iterator[Entries]:
+    def _still(self, frames: torch.Tensor, before: History) -> torch.Tensor:
+        """(frames, tokens per frame) whether a token is alike its place one frame earlier."""
+        if before:
+            return previous_cosine(torch.cat([before["previous"][None], frames])) > self.similarity_threshold
+        first = torch.zeros(1, frames.shape[1], dtype=torch.bool, device=frames.device)
+        return torch.cat([first, previous_cosine(frames) > self.similarity_threshold])
+
+    def _frames(
+        self, frames: torch.Tensor, attention: torch.Tensor, still: torch.Tensor, keep: int
+    ) -> Iterator[Entries]:
         """Entries (kept token, token, weight) of every frame, in flat indices."""
-        grid = tokens.grid
-        keep = self.budget.per_frame(grid.frames, grid.tokens_per_frame)
-        unlike = torch.full((1, grid.tokens_per_frame), -torch.inf, device=attention.device)
-        still = torch.cat([unlike, previous_cosine(tokens.frames)]) > self.similarity_threshold
-        for frame, (features, looked_at) in enumerate(
-            zip(tokens.frames, attention.float().flatten(1), strict=True)
-        ):
-            offset = frame * grid.tokens_per_frame
+        for frame, (features, looked_at) in enumerate(zip(frames, attention, strict=True)):
+            offset = frame * frames.shape[1]
             same, changed = still[frame].nonzero()[:, 0], (~still[frame]).nonzero()[:, 0]
             of_same, of_changed = split_budget(keep, len(same), len(changed))
             kept = changed[highest(looked_at[changed], of_changed)] + offset

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar, Literal, get_args
@@ -13,7 +14,7 @@ from streamprune.checks import check_number
 from streamprune.errors import InvalidValueError, UnknownNameError
 from streamprune.ops.selection import lowest
 from streamprune.ops.temporal import previous_cosine, row_cosine
-from streamprune.pre_llm.base import PreLLMMethod
+from streamprune.pre_llm.base import History, PreLLMMethod
 from streamprune.tokens import Reduction, VideoGrid, VisualTokens
 
 Compare = Literal["features", "pixels"]
@@ -54,6 +55,7 @@ class TimeChatOnline(PreLLMMethod):
     rank: Rank = "clip"
 
     needs: ClassVar[tuple[str, ...]] = ()
+    instead_of_budget: ClassVar[tuple[str, ...]] = ("threshold", "drop_share")
 
     def __post_init__(self) -> None:
         for name, kinds in (("compare", Compare), ("reference", Reference), ("rank", Rank)):
@@ -92,58 +94,90 @@ class TimeChatOnline(PreLLMMethod):
     def reduce(self, tokens: VisualTokens) -> Reduction:
         """Keep the first frame, then by threshold or by rank."""
         grid = tokens.grid
-        kept = torch.ones(grid.frames, grid.tokens_per_frame, dtype=torch.bool, device=tokens.features.device)
-        if self.reference == "last_kept":
-            self._follow(tokens.frames, kept)
-        elif self.threshold is None and self.drop_share is None and self.rank == "clip":
-            similarity = self._similarity(tokens).flatten()
-            kept[1:] = False
-            room = sum(self._kept_of_frames(grid)) - grid.tokens_per_frame
-            kept[1:].view(-1)[lowest(similarity, room)] = True
-        else:
-            counts = None if self.threshold is not None else self._kept_of_frames(grid)
-            for frame, similarity in enumerate(self._similarity(tokens), 1):
-                kept[frame] = self._choose(similarity, None if counts is None else counts[frame])
-        return Reduction.select(tokens, kept.flatten().nonzero()[:, 0])
+        by_threshold = self.threshold is not None
+        if by_threshold or self.drop_share is not None or self.rank == "frame":
+            return self._walk(tokens, {}, None if by_threshold else self._kept_of_frames(grid))[0]
+        kept = torch.ones(grid.tokens, dtype=torch.bool, device=tokens.features.device)
+        kept[grid.tokens_per_frame :] = False
+        similarity = self._similarities(tokens, {}).flatten()
+        room = sum(self._kept_of_frames(grid)) - grid.tokens_per_frame
+        kept[grid.tokens_per_frame :][lowest(similarity, room)] = True
+        return Reduction.select(tokens, kept.nonzero()[:, 0])
 
-    def _similarity(self, tokens: VisualTokens) -> torch.Tensor:
-        """(frames - 1, tokens per frame): higher = more like the frame before."""
-        if self.compare == "features":
-            return previous_cosine(tokens.frames)
-        grid = tokens.grid
-        change = tokens.signal("pixel_change", (grid.frames, grid.rows, grid.cols))
-        return -change.float().flatten(1)[1:]
-
-    def _follow(self, frames: torch.Tensor, kept: torch.Tensor) -> None:
-        """Fill the mask ``kept``, comparing each token with the one last kept at its place."""
-        grid = VideoGrid(kept.shape[0], kept.shape[1], 1)
-        counts = None if self.threshold is not None else self._kept_of_frames(grid)
-        latest = frames[0].float().clone()
-        for frame in range(1, grid.frames):
-            similarity = row_cosine(frames[frame], latest)
-            kept[frame] = self._choose(similarity, None if counts is None else counts[frame])
-            latest[kept[frame]] = frames[frame, kept[frame]].float()
-
-    def _choose(self, similarity: torch.Tensor, count: int | None) -> torch.Tensor:
-        """Mask of the ``count`` least similar tokens of a frame, or of those the threshold lets stay."""
+    def step(
+        self, tokens: VisualTokens, before: History, keep: int | None = None
+    ) -> tuple[Reduction, History]:
+        """The same; of a first frame that may not stay whole, tokens in equal steps do."""
+        whole, seen = tokens.grid.tokens_per_frame, int(before["frames"]) if before else 0
+        numbers = range(seen, seen + tokens.grid.frames)
+        if keep is not None:
+            return self._walk(tokens, before, [min(keep, whole)] * len(numbers))
         if self.threshold is not None:
+            return self._walk(tokens, before, None)
+        return self._walk(tokens, before, [self._kept_of_frame(whole, number) for number in numbers])
+
+    def _walk(
+        self, tokens: VisualTokens, before: History, counts: Sequence[int] | None
+    ) -> tuple[Reduction, History]:
+        """Keep ``counts`` of each frame, or what the threshold lets stay."""
+        frames, follows = tokens.frames, self.reference == "last_kept"
+        kept = torch.zeros(frames.shape[:2], dtype=torch.bool, device=frames.device)
+        latest = before["latest"].clone() if follows and before else None
+        alike = [] if follows else [*self._similarities(tokens, before)]
+        for number, frame in enumerate(frames):
+            if follows:
+                similarity = None if latest is None else row_cosine(frame, latest)
+            else:
+                similarity = alike.pop(0) if number or before else None
+            kept[number] = self._choose(similarity, None if counts is None else counts[number], len(frame))
+            if follows:
+                latest = frame.float().clone() if latest is None else latest
+                latest[kept[number]] = frame[kept[number]].float()
+        seen = int(before["frames"]) if before else 0
+        after = {"frames": torch.tensor(seen + len(frames))}
+        if self.compare == "features":
+            after["latest"] = frames[-1] if latest is None else latest
+        return Reduction.select(tokens, kept.flatten().nonzero()[:, 0]), after
+
+    def _similarities(self, tokens: VisualTokens, before: History) -> torch.Tensor:
+        """(frames with one before them, tokens per frame): higher = more like the frame before."""
+        grid, frames = tokens.grid, tokens.frames
+        if self.compare == "features":
+            return previous_cosine(torch.cat([before["latest"][None], frames]) if before else frames)
+        change = tokens.signal("pixel_change", (grid.frames, grid.rows, grid.cols))
+        return -change.float().flatten(1)[0 if before else 1 :]
+
+    def _choose(self, similarity: torch.Tensor | None, count: int | None, tokens: int) -> torch.Tensor:
+        """(tokens,) mask of the ``count`` least similar ones of a frame, or of those the threshold lets stay.
+
+        With nothing to compare with, tokens in equal steps stay, or all.
+        """
+        if similarity is None:
+            kept = tokens if count is None else count
+            places = (2 * torch.arange(kept) + 1) * tokens // (2 * max(1, kept))
+        elif count is None:
+            assert self.threshold is not None
             return similarity <= (self.threshold if self.compare == "features" else -self.threshold)
-        mask = torch.zeros_like(similarity, dtype=torch.bool)
-        mask[lowest(similarity, count or 0)] = True
+        else:
+            places = lowest(similarity, count)
+        mask = torch.zeros(tokens, dtype=torch.bool, device=places.device)
+        mask[places] = True
         return mask
 
     def _kept_of_frames(self, grid: VideoGrid) -> list[int]:
         """Tokens that each frame keeps; with ``rank="clip"`` only their sum counts."""
         whole = grid.tokens_per_frame
-        if self.drop_share is not None:
-            return [whole] + [whole - share_of(whole, self.drop_share, rounding="truncate")] * (
-                grid.frames - 1
-            )
-        allowed = [max(whole, self._allowed(grid, frames)) for frames in range(1, grid.frames + 1)]
+        if self.budget.keep_tokens is None:
+            return [self._kept_of_frame(whole, number) for number in range(grid.frames)]
+        kept = self.budget.tokens(grid.tokens)
+        allowed = [max(whole, share_of(kept, number / grid.frames)) for number in range(1, grid.frames + 1)]
         return [whole, *(later - earlier for earlier, later in pairwise(allowed))]
 
-    def _allowed(self, grid: VideoGrid, frames: int) -> int:
-        """Tokens that the budget allows in the first ``frames`` of the clip."""
-        if self.budget.keep_tokens is None:
-            return self.budget.tokens(frames * grid.tokens_per_frame)
-        return share_of(self.budget.tokens(grid.tokens), frames / grid.frames)
+    def _kept_of_frame(self, whole: int, number: int) -> int:
+        """Tokens that frame ``number`` keeps of the ``whole``, by a share or a ratio."""
+        if number == 0:
+            return whole
+        if self.drop_share is not None:
+            return whole - share_of(whole, self.drop_share, rounding="truncate")
+        earlier, later = (max(whole, self.budget.tokens(frames * whole)) for frames in (number, number + 1))
+        return later - earlier
