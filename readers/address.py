@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
-from streamprune.errors import InvalidValueError, SourceNotFoundError
+from streamprune.errors import InvalidValueError, SourceNotFoundError, SourcePermissionError
+from streamprune.readers.credentials import redacted
+from streamprune.readers.pipe import open_named_pipe, open_stdin
 
 STDIN = "-"
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "tcp")
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
-_SECRETS = re.compile(r"pass|pwd|token|key|secret|auth|sig", re.IGNORECASE)
-_HIDDEN = "***"
 # without these the first picture of a camera is a second old
 _NO_DELAY = {"fflags": "nobuffer", "flags": "low_delay", "analyzeduration": "100000"}
 _OPTIONS: dict[str, dict[str, str]] = {
@@ -24,13 +25,19 @@ _OPTIONS: dict[str, dict[str, str]] = {
     "rtsps": {**_NO_DELAY, "rtsp_transport": "tcp"},
     "rtmp": _NO_DELAY,
     "rtmps": _NO_DELAY,
-    "udp": {"fflags": "nobuffer", "flags": "low_delay"},
+    # a reader that is late loses pictures, not the connection
+    "udp": {"fflags": "nobuffer", "flags": "low_delay", "overrun_nonfatal": "1"},
     "tcp": {"fflags": "nobuffer", "flags": "low_delay"},
     # of a playlist, begin with the newest segment
     "http": {"live_start_index": "-1"},
     "https": {"live_start_index": "-1"},
 }
 _CAMERAS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
+_UNREADABLE_PLACE = (
+    "host or port cannot be read; a port is a number in 0..65535, an IPv6 address stands in brackets, and "
+    "/ ? # @ in a password are written %2F %3F %23 %40"
+)
+_VIDEO_DEVICE = re.compile(r"^/dev/video\d+$")
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class Address:
     """A live source before it is opened.
 
     Attributes:
-        target: what FFmpeg opens, passwords included; not shown.
+        target: what FFmpeg opens, passwords included (not shown), or the `Pipe` it reads.
         name: the same for people: no password, no token.
         format: FFmpeg's name of the device or container, None to find out.
         options: FFmpeg's options.
@@ -52,34 +59,25 @@ class Address:
     returns: bool = True
 
 
-def read_address(source: str | int) -> Address | None:
-    """The live source that ``source`` names: a URL, a camera's number or device, "-"; None for a file's path.
+def read_address(source: str | int | os.PathLike[str]) -> Address | None:
+    """The live source that ``source`` names; None for a file's path.
 
-    Raises InvalidValueError for a URL of an unknown kind, SourceNotFoundError for a camera that is not there.
+    It may be a URL, the number or device of a camera, a named pipe, or "-" for standard input.
+
+    Raises InvalidValueError for a URL of an unknown kind or without a host, SourceNotFoundError for a camera
+    that is not there.
     """
     if isinstance(source, int):
         return _camera(source)
+    if not isinstance(source, str):
+        return _special_file(os.fspath(source))
     if source == STDIN:
-        return Address(sys.stdin.buffer, "standard input", returns=False)
+        return Address(open_stdin(), "standard input", returns=False)
     if _URL.match(source):
         return _url(source)
-    if _is_device(Path(source)):
-        return Address(source, source, format=_CAMERAS["linux"], options=dict(_NO_DELAY))
-    return None
-
-
-def redacted(url: str) -> str:
-    """``url`` without user, password, and the values of parameters that look like secrets."""
-    try:
-        parts = urlsplit(url)
-        place = parts.netloc.rpartition("@")[2]
-    except ValueError:
-        return f"{url.partition('://')[0]}://{_HIDDEN}"
-    place = f"{_HIDDEN}@{place}" if "@" in parts.netloc else place
-    pairs = parse_qsl(parts.query, keep_blank_values=True)
-    hidden = [(name, _HIDDEN if _SECRETS.search(name) else value) for name, value in pairs]
-    query = urlencode(hidden, quote_via=quote, safe="*/:") if hidden else parts.query
-    return urlunsplit((parts.scheme, place, parts.path, query, ""))
+    if _VIDEO_DEVICE.match(source):
+        return _device(source, source)
+    return _special_file(source)
 
 
 def _url(url: str) -> Address:
@@ -89,14 +87,40 @@ def _url(url: str) -> Address:
         raise InvalidValueError(
             f"source {redacted(url)!r}: a URL must begin with one of {known}; give a file as a plain path"
         )
+    _check_place(url, scheme)
     return Address(url, redacted(url), options=dict(_OPTIONS[scheme]))
 
 
-def _is_device(path: Path) -> bool:
+def _check_place(url: str, scheme: str) -> None:
+    """Refuse a URL whose host or port cannot be meant."""
     try:
-        return stat.S_ISCHR(path.stat().st_mode) and path.name.startswith("video")
+        parts = urlsplit(url)
+        host, port, wrong = parts.hostname, parts.port, ""
+    except ValueError:
+        host, port, wrong = "", None, _UNREADABLE_PLACE
+    if not wrong and scheme in ("udp", "tcp") and port is None:
+        wrong = f"{scheme}:// needs a port, as in {scheme}://127.0.0.1:1234"
+    elif not wrong and not host and scheme != "udp":  # udp://:1234 listens on every interface
+        wrong = f"the host is missing; write {scheme}://HOST/PATH"
+    if wrong:
+        raise InvalidValueError(f"source {redacted(url)!r}: {wrong}")
+
+
+def _special_file(source: str) -> Address | None:
+    """A camera's device or a named pipe; None for everything else."""
+    path = Path(source)
+    try:
+        mode = path.stat().st_mode
     except (OSError, ValueError):
-        return False
+        return None
+    if stat.S_ISFIFO(mode):
+        try:
+            return Address(open_named_pipe(source), source, returns=False)
+        except PermissionError as error:
+            raise SourcePermissionError(f"{source}: no permission to read it") from error
+    if stat.S_ISCHR(mode) and path.resolve().name.startswith("video"):
+        return _device(str(path.resolve()), source)
+    return None
 
 
 def _camera(number: int) -> Address:
@@ -107,14 +131,17 @@ def _camera(number: int) -> Address:
     if kind is None:
         raise InvalidValueError(f"source {number}: cameras are not supported on {sys.platform}; give a URL")
     name = f"camera {number}"
-    if kind != "v4l2":
-        target = f"{number}:none" if kind == "avfoundation" else f"video={number}"
-        return Address(target, name, format=kind, options=dict(_NO_DELAY))
-    device = Path(f"/dev/video{number}")
-    if not device.exists():
+    if kind == "v4l2":
+        return _device(f"/dev/video{number}", name)
+    target = f"{number}:none" if kind == "avfoundation" else f"video={number}"
+    return Address(target, name, format=kind, options=dict(_NO_DELAY))
+
+
+def _device(device: str, name: str) -> Address:
+    if not Path(device).exists():
         there = sorted(str(path) for path in Path("/dev").glob("video*"))
         raise SourceNotFoundError(
             f"{name}: {device} does not exist; "
             + (f"there are {', '.join(there)}" if there else "this machine has no camera")
         )
-    return Address(str(device), name, format=kind, options=dict(_NO_DELAY))
+    return Address(device, name, format=_CAMERAS["linux"], options=dict(_NO_DELAY))

@@ -7,6 +7,7 @@ Nothing here opens a file. Times are seconds from the first frame of the source;
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal, TypeAlias
@@ -121,6 +122,11 @@ class Frame:
     def num_bytes(self) -> int:
         """Size of the picture in memory."""
         return int(self.image.nbytes)
+
+    @property
+    def age_seconds(self) -> float | None:
+        """How long ago the picture arrived: the latency of whatever is done with it now; None if not live."""
+        return None if self.arrival_seconds is None else time.monotonic() - self.arrival_seconds
 
     def __repr__(self) -> str:
         marks = "".join(f", {name}" for name in ("key", "corrupt", "pts_estimated") if getattr(self, name))

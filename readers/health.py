@@ -42,6 +42,7 @@ class Health:
         reconnects: times that the connection came back.
         latency_seconds: between arriving and being read, of the last frame read; None before.
         silent_seconds: since a frame arrived; None before the first.
+        waiting_bytes: of the frames that arrived and nobody has read yet.
         gaps: the latest 100 times without frames.
         error: why it is not connected now; empty when it is.
     """
@@ -56,6 +57,7 @@ class Health:
     reconnects: int
     latency_seconds: float | None
     silent_seconds: float | None
+    waiting_bytes: int
     gaps: tuple[Gap, ...]
     error: str
 
@@ -115,8 +117,8 @@ class Pulse:
         with self._lock:
             self._connected = False
 
-    def health(self) -> Health:
-        """This moment."""
+    def health(self, waiting_bytes: int = 0) -> Health:
+        """This moment, with so many bytes of frames not read yet."""
         with self._lock:
             now = self._clock()
             lately = [arrival for arrival in self._arrivals if now - arrival <= _RATE_SECONDS]
@@ -126,6 +128,7 @@ class Pulse:
                 fps=len(lately) / span if span > 0 else 0.0,
                 latency_seconds=self._latency,
                 silent_seconds=None if self._last is None else now - self._last[0],
+                waiting_bytes=waiting_bytes,
                 gaps=tuple(self._gaps),
                 error="" if self._lost is None else self._lost[2],
                 **self._counts,

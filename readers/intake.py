@@ -29,6 +29,7 @@ class Intake:
         drop: the policy in force.
         returns: whether to connect again after a loss.
         stopped: set to end everything.
+        interrupt: called then, to end a wait that `stopped` does not reach.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Intake:
         drop: DropPolicy | None,
         returns: bool,
         stopped: threading.Event,
+        interrupt: Callable[[], None] | None = None,
     ) -> None:
         self.name = name
         self.pulse = Pulse()
@@ -50,6 +52,7 @@ class Intake:
         self.begun = threading.Event()  # there is a first picture, or there will be none
         self.waiting = Waiting("latest", max(1, options.prefetch_bytes))
         self._connect = connect
+        self._interrupt = interrupt
         self._live = live
         self._options = options
         self._drop = drop
@@ -220,6 +223,8 @@ class Intake:
         """End everything; a reader that waits is let go."""
         self.stopped.set()
         self.waiting.finish()
+        if self._interrupt is not None:
+            self._interrupt()
 
 
 class _Stopped(Exception):

@@ -71,7 +71,7 @@ class LiveSource(Source):
 
     def health(self) -> Health:
         """How it is doing now; also after closing."""
-        return self._intake.pulse.health()
+        return self._intake.pulse.health(self._intake.waiting.held_bytes)
 
     def _frames(self, start_seconds: float, end_seconds: float | None) -> Generator[Frame, None, None]:
         while (frame := self._intake.waiting.get()) is not None:
@@ -95,7 +95,7 @@ class LiveSource(Source):
 
     def _close(self) -> None:
         self._intake.stop()
-        self._intake.waiting.clear()
+        self._intake.waiting.abandon()
         if self._thread is not threading.current_thread():
             # a thread that waits for the network ends by itself at the time-out
             self._thread.join(_GOODBYE_SECONDS)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 
 from streamprune.readers.address import Address
-from streamprune.readers.connection import AvConnection, PacedConnection
+from streamprune.readers.av_connection import AvConnection
+from streamprune.readers.connection import PacedConnection
 from streamprune.readers.intake import Intake
 from streamprune.readers.live import LiveSource
 from streamprune.readers.live_options import LiveOptions
 from streamprune.readers.options import ReadOptions
+from streamprune.readers.pipe import Pipe
 from streamprune.readers.source import Source
 
 
@@ -23,6 +25,7 @@ def open_live(address: Address, live: LiveOptions, options: ReadOptions) -> Live
         drop=live.drop,
         returns=address.returns,
         stopped=threading.Event(),
+        interrupt=address.target.interrupt if isinstance(address.target, Pipe) else None,
     )
     return LiveSource(intake, live.open_timeout_seconds + live.read_timeout_seconds)
 

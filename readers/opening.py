@@ -57,7 +57,7 @@ def open_source(
     Args:
         source: a path; a uint8 array or tensor (frames, rows, cols, 3); a list of pictures (rows, cols, 3) or
             of `Frame` objects; an iterator of either, which may be endless; a URL (rtsp, http, rtmp, udp,
-            tcp: a `LiveSource`); the number or device of a camera; "-" for standard input.
+            tcp: a `LiveSource`); the number or device of a camera; a named pipe; "-" for standard input.
         backend: library that reads video files: "pyav", "opencv", "decord" or "torchcodec".
         fps: rate of a folder, array or iterator of bare pictures, in frames a second; default 1. Of a live
             source: at most so many.
@@ -88,13 +88,14 @@ def open_source(
     )
     rate = None if fps is None else check_fps("fps", fps)
     check_flag("realtime", realtime)
-    address = read_address(source) if isinstance(source, (str, int)) else None
+    how = LiveOptions(fps=rate, **live)  # checked before anything is opened
+    address = read_address(source) if isinstance(source, (str, int, os.PathLike)) else None
     if address is not None:
-        return open_live(address, LiveOptions(fps=rate, **live), options)
+        return open_live(address, how, options)
     if realtime:
         if not isinstance(source, (str, os.PathLike)):
             raise InvalidValueError("realtime=True plays a video file; give its path")
-        return open_paced(_open(source, backend, None, options), LiveOptions(fps=rate, **live), options)
+        return open_paced(_open(source, backend, None, options), how, options)
     if live:
         raise InvalidValueError(
             f"{', '.join(sorted(live))} belong to live sources; give a URL or camera, or realtime=True"

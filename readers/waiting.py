@@ -1,4 +1,4 @@
-"""Frames between the thread that takes them in and the one that reads them."""
+"""Frames between the thread that produces them and the one that reads them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Waiting:
     """A queue that loses frames as its policy says, and never holds more than so many bytes (or one frame).
 
     Args:
-        policy: see :class:`LiveOptions`.
+        policy: see :class:`LiveOptions`; "block" holds the producer back and loses nothing.
         max_bytes: of the frames that wait, for "every" and "block".
     """
 
@@ -22,9 +22,25 @@ class Waiting:
         self._max_bytes = max_bytes
         self._frames: deque[Frame] = deque()
         self._held_bytes = 0
+        self._peak_bytes = 0
         self._finished = False
         self._failure: BaseException | None = None
         self._changed = threading.Condition()
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the frames that wait now."""
+        return self._held_bytes
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most bytes that ever waited."""
+        return self._peak_bytes
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more is taken in."""
+        return self._finished
 
     def put(self, frame: Frame) -> int:
         """Add ``frame``; how many frames were lost because of it."""
@@ -37,17 +53,17 @@ class Waiting:
             lost = 0
             if self._policy == "latest":
                 lost = len(self._frames)
-                self._frames.clear()
-                self._held_bytes = 0
+                self._forget()
             elif not self._fits(frame):
                 return 1
             self._frames.append(frame)
             self._held_bytes += frame.num_bytes
+            self._peak_bytes = max(self._peak_bytes, self._held_bytes)
             self._changed.notify_all()
             return lost
 
     def get(self) -> Frame | None:
-        """The oldest frame, as soon as there is one; None at the end. Raises what the other side met."""
+        """The oldest frame, as soon as there is one; None at the end. Raises what the producer met."""
         with self._changed:
             while not self._frames and not self._finished:
                 self._changed.wait()
@@ -61,7 +77,7 @@ class Waiting:
             return None
 
     def raise_failure(self) -> None:
-        """Raise what the other side met, if anything."""
+        """Raise what the producer met, if anything."""
         with self._changed:
             if self._failure is not None:
                 raise self._failure
@@ -73,11 +89,16 @@ class Waiting:
                 self._finished, self._failure = True, failure
             self._changed.notify_all()
 
-    def clear(self) -> None:
-        """Forget what waits."""
+    def abandon(self) -> None:
+        """Nobody reads any more: forget what waits and what the producer met, and let it go."""
         with self._changed:
-            self._frames.clear()
-            self._held_bytes = 0
+            self._finished, self._failure = True, None
+            self._forget()
+            self._changed.notify_all()
+
+    def _forget(self) -> None:
+        self._frames.clear()
+        self._held_bytes = 0
 
     def _fits(self, frame: Frame) -> bool:
         return not self._frames or self._held_bytes + frame.num_bytes <= self._max_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from fractions import Fraction
 from typing import Any
 
@@ -92,3 +93,9 @@ def test_rates_stay_exact() -> None:
 def test_rates_are_positive_and_finite(fps: Any) -> None:
     with pytest.raises(InvalidValueError, match="fps must be"):
         check_fps("fps", fps)
+
+
+def test_a_live_frame_knows_its_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    assert Frame(IMAGE, 0.0, 0, arrival_seconds=97.5).age_seconds == 2.5
+    assert Frame(IMAGE, 0.0, 0).age_seconds is None

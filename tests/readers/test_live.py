@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
+import itertools
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from PIL import Image as PillowImage
 
 from streamprune.errors import (
     InvalidValueError,
@@ -26,6 +25,7 @@ from streamprune.readers.live_options import LiveOptions
 from streamprune.readers.options import ReadOptions
 from tests.readers.feeds import Script, scripted, shown, until_ended
 from tests.readers.media import Media, number_of, picture
+from tests.readers.servers import Answers, motion_jpeg, web_server
 
 LOST = SourceTimeoutError("script: no answer in time")
 
@@ -196,53 +196,17 @@ def test_standard_input_is_read_to_its_end(media: Media, monkeypatch: pytest.Mon
     assert source.health().dropped == 0
 
 
-def _jpeg(number: int) -> bytes:
-    out = io.BytesIO()
-    PillowImage.fromarray(picture(number)).save(out, "jpeg", quality=95)
-    return out.getvalue()
-
-
 @pytest.fixture
 def web(media: Media) -> Iterator[Callable[[str], str]]:
-    """Addresses on this machine: motion JPEG that breaks after five pictures, a file, refusals."""
-    turns = iter(range(0, 100, 5))
-    file = media("h264.mp4").read_bytes()
-
-    class Answer(BaseHTTPRequestHandler):
-        def log_message(self, *args: Any) -> None:
-            pass
-
-        def do_GET(self) -> None:
-            kind = self.path.partition("?")[0]
-            if kind == "/refused":
-                self.send_error(401)
-            elif kind == "/camera":
-                self.send_response(200)
-                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
-                self.end_headers()
-                first = next(turns)
-                for number in range(first, first + 5):
-                    body = _jpeg(number)
-                    self.wfile.write(b"--next\r\nContent-Type: image/jpeg\r\n")
-                    self.wfile.write(f"Content-Length: {len(body)}\r\n\r\n".encode() + body + b"\r\n")
-            elif kind == "/clip.mp4":
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(file)))
-                self.end_headers()
-                self.wfile.write(file)
-            else:
-                self.send_error(404)
-
-    class Server(ThreadingHTTPServer):
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            pass  # a client that goes away is no news
-
-    server = Server(("127.0.0.1", 0), Answer)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield lambda path: f"http://bob:s3cret@127.0.0.1:{server.server_port}{path}"
-    server.shutdown()
-    server.server_close()
+    """Addresses on this machine: motion JPEG that breaks after five pictures, a file, a refusal."""
+    numbers = iter(range(100))
+    answers: Answers = {
+        "/camera": motion_jpeg(lambda: itertools.islice(numbers, 5)),
+        "/clip.mp4": ("video/mp4", media("h264.mp4").read_bytes()),
+        "/refused": 401,
+    }
+    with web_server(answers) as place:
+        yield lambda path: place.replace("//", "//bob:s3cret@") + path
 
 
 def test_motion_jpeg_is_opened_again_when_it_breaks(web: Callable[[str], str]) -> None:
@@ -284,8 +248,7 @@ def test_a_refusal_is_said_without_the_password(
     with pytest.raises(error, match=said) as raised:
         open_source(web(path))
     assert "s3cret" not in str(raised.value)
-    assert raised.value.__cause__ is None
-    assert raised.value.__suppress_context__
+    assert raised.value.__cause__ is raised.value.__context__ is None
 
 
 def test_nobody_there_is_said() -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 
 import pytest
 
 from streamprune.errors import InvalidValueError, SourceNotFoundError, UnknownNameError
-from streamprune.readers.address import read_address, redacted
+from streamprune.readers.address import read_address
 from streamprune.readers.base import Frame
+from streamprune.readers.credentials import hide_in_ffmpeg_logs, redacted
 from streamprune.readers.health import Pulse
 from streamprune.readers.live_clock import LiveClock
 from streamprune.readers.live_options import DropPolicy, LiveOptions
@@ -101,8 +103,10 @@ def test_a_writer_that_waits_is_let_go() -> None:
         ("rtsp://bob:s3cret@cam.local:554/a?channel=1", "rtsp://***@cam.local:554/a?channel=1"),
         ("http://h/v.m3u8?token=s3cret&x=1&api_key=s3cret", "http://h/v.m3u8?token=***&x=1&api_key=***"),
         ("https://h/v.mp4#s3cret", "https://h/v.mp4"),
-        ("rtsp://bob:s3cret@[::1/a", "rtsp://***"),
+        ("rtsp://bob:s3%2Fcret@[::1]:8554/a", "rtsp://***@[::1]:8554/a"),
+        ("rtsp://cam/user=bob_password=s3cret_channel=1.sdp?real", "rtsp://cam/user=***?real"),
         ("udp://239.0.0.1:1234", "udp://239.0.0.1:1234"),
+        ("udp://:1234", "udp://:1234"),
     ],
 )
 def test_passwords_are_in_no_name(url: str, shown: str) -> None:
@@ -111,6 +115,18 @@ def test_passwords_are_in_no_name(url: str, shown: str) -> None:
     assert address is not None
     assert (address.name, address.target) == (shown, url)
     assert "s3cret" not in repr(address)
+
+
+def test_ffmpeg_log_keeps_secrets(caplog: pytest.LogCaptureFixture) -> None:
+    hide_in_ffmpeg_logs()
+    log = logging.getLogger("libav.http")
+    with caplog.at_level("DEBUG", logger="libav.http"):
+        log.error("Opening '%s' failed", "http://bob:s3cret@h/a.ts?token=s3cret&n=1")
+        log.debug("request: GET /a.ts?sig=s3cret HTTP/1.1\r\nAuthorization: Basic s3cret\r\nHost: h")
+    assert [record.getMessage() for record in caplog.records] == [
+        "Opening 'http://***@h/a.ts?token=***&n=1' failed",
+        "request: GET /a.ts?sig=*** HTTP/1.1\r\nAuthorization: ***\r\nHost: h",
+    ]
 
 
 def test_paths_are_no_addresses() -> None:
@@ -127,16 +143,27 @@ def test_paths_are_no_addresses() -> None:
             InvalidValueError,
             r"'gopher://\*\*\*@h/x': a URL must begin with.*rtsp://",
         ),
+        ("rtsp://", InvalidValueError, "'rtsp://': the host is missing; write rtsp://HOST/PATH"),
+        ("http:///cam", InvalidValueError, "the host is missing"),
+        ("tcp://127.0.0.1", InvalidValueError, "needs a port, as in tcp://127.0.0.1:1234"),
+        (
+            "rtsp://h:99999/a",
+            InvalidValueError,
+            r"'rtsp://h:99999/a': host or port cannot be read.*0\.\.65535",
+        ),
+        ("rtsp://bob:s3cret@[::1/a", InvalidValueError, r"'rtsp://\*\*\*@\[::1/a': .* IPv6 address"),
+        ("rtsp://bob:a/s3cret@h/a", InvalidValueError, r"'rtsp://\*\*\*@h/a': .* password are written %2F"),
         (-1, InvalidValueError, "a camera's number must be 0 or more"),
         (True, InvalidValueError, "a camera's number must be 0 or more"),
         (57, SourceNotFoundError, "camera 57: /dev/video57 does not exist"),
+        ("/dev/video57", SourceNotFoundError, "/dev/video57 does not exist"),
     ],
 )
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="cameras have other names elsewhere")
 def test_what_cannot_be_is_said(source: str | int, error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said) as raised:
         read_address(source)
-    assert "s3cret" not in str(raised.value)
+    assert "s3cret" not in f"{raised.value!r}{raised.value.__context__!r}"
 
 
 @pytest.mark.parametrize(
