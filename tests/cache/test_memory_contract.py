@@ -123,7 +123,7 @@ def test_the_least_it_asks_for_is_enough_for_ever_and_one_byte_less_is_refused(n
 def test_a_stream_ten_times_as_long_takes_no_more(name: str) -> None:
     method = _method(name)
     peaks = []
-    for frames in (40, 400):
+    for frames in (25, 250):
         room = made_room(20_000)
         memory = begun(method, room)
         _write(method, memory, room, range(frames))
