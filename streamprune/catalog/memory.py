@@ -1,14 +1,22 @@
-"""Methods of the stage memory: what a stream remembers."""
+"""Methods of the stage memory: what a stream remembers within its bytes, and what an answer reads of it."""
 
 from __future__ import annotations
 
 from streamprune.catalog.info import method_row as _row
 
 ROWS = (
+    _row("memory", "flash_vstream", "cache.flash_vstream:FlashVStream", source="arXiv 2406.08085",
+         causal=True, summary="visual tokens: means of like frames, a few frames in full"),
     _row("memory", "rekv", "cache.rekv:ReKV", source="arXiv 2503.00540", causal=True,
          needs=("question_queries",),
          summary="every frame as it is; each layer brings back those most alike the question"),
     _row("memory", "streaming_tom", "cache.streaming_tom:StreamingTOMMemory", source="arXiv 2510.18269",
          causal=True, needs=("question_queries",),
          summary="few tokens of each frame in four bits; brings back those a question points at"),
+    _row("memory", "streamvln", "cache.streamvln:StreamVLN", source="arXiv 2507.05240", causal=True,
+         summary="visual tokens: a window that starts anew, behind frames at even steps"),
+    _row("memory", "timechat_online", "cache.timechat_online:TimeChatOnlineMemory", source="arXiv 2504.17343",
+         causal=True, summary="visual tokens: the newest of those that differ from the frame before"),
+    _row("memory", "window", "cache.window:Window", source="baseline", causal=True,
+         summary="visual tokens: the newest frames alone"),
 )  # fmt: skip
