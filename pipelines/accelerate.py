@@ -16,6 +16,7 @@ from streamprune.models.attach import alone, attach_alone
 from streamprune.models.base import Checkpoint, VideoFamily
 from streamprune.models.checkpoint_files import read_pooling_head
 from streamprune.models.families import family_class
+from streamprune.models.inside_tower import check_inside
 from streamprune.models.stock_inputs import StockInputs
 from streamprune.pipelines.accelerated import Accelerated
 from streamprune.pipelines.request import AnswerRequest, read_encoder, read_recipe
@@ -128,7 +129,7 @@ def _reducing(family: VideoFamily, request: AnswerRequest) -> Reducing | None:
     needs = request.needs()
     family.check_signals(needs)
     if encoder is not None:
-        family.check_encoder(encoder, needs)
+        check_inside(family, encoder, needs)
     return Reducing(request.method(), encoder, needs, request.placing())
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from streamprune.checks import check_count
-from streamprune.encoder.base import EncoderMethod
+from streamprune.encoder.base import TowerMethod
 from streamprune.errors import SourceFormatError
 from streamprune.frames import FrameMethod
 from streamprune.frames.content import ContentMethod
 from streamprune.models.base import EncodedFrames, VideoFamily
+from streamprune.models.inside_tower import check_inside
 from streamprune.models.preprocessing import Clip
 from streamprune.pipelines.previews import ChosenTimes, FirstLook
 from streamprune.pipelines.shown import ShownFrames
@@ -49,7 +50,7 @@ class EncodedVideo:
     encode_ms: float
     choose_ms: float = 0.0
     choose_tokens: int = 0
-    encoder: EncoderMethod | None = None
+    encoder: TowerMethod | None = None
     tower_share: float = 1.0
 
     @property
@@ -75,7 +76,7 @@ class Encoding:
     backend: str
     frames_per_batch: int
     progress: Progress | None = None
-    encoder: EncoderMethod | None = None
+    encoder: TowerMethod | None = None
 
     def __post_init__(self) -> None:
         check_count("frames_per_batch", self.frames_per_batch)
@@ -157,7 +158,7 @@ def _check(family: VideoFamily, signals: Sequence[str], how: Encoding) -> None:
     """Raise for what cannot be encoded, before anything is read."""
     family.check_frame_signals(signals)
     if how.encoder is not None:
-        family.check_encoder(how.encoder, signals)
+        check_inside(family, how.encoder, signals)
 
 
 def _choose(

@@ -19,7 +19,7 @@ from streamprune.registry import Stage, get_methods
 from streamprune.tokens import QUESTION_SIGNALS
 
 if TYPE_CHECKING:
-    from streamprune.encoder.base import EncoderMethod
+    from streamprune.encoder.base import TowerMethod
     from streamprune.in_llm.base import InLLMMethod
     from streamprune.kv.method import CacheMethod
     from streamprune.reduce import Reducer
@@ -159,13 +159,13 @@ class AnswerRequest:
         return tuple(getattr(self.method(), "needs", ()))
 
 
-def read_encoder(recipe: Recipe) -> EncoderMethod | None:
+def read_encoder(recipe: Recipe) -> TowerMethod | None:
     """The method that ``recipe`` names for the inside of the vision tower; None when it names none."""
-    from streamprune.encoder.base import EncoderMethod
+    from streamprune.encoder.base import TowerMethod
 
-    built: EncoderMethod | None = recipe.build("encoder")
+    built: TowerMethod | None = recipe.build("encoder")
     if built is not None:
-        _check_base(recipe, "encoder", built, EncoderMethod)
+        _check_base(recipe, "encoder", built, TowerMethod)
     return built
 
 

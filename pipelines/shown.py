@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from streamprune.encoder.base import EncoderMethod
+from streamprune.encoder.base import TowerMethod
 from streamprune.models.base import EncodedFrames, VideoFamily
 from streamprune.models.devices import out_of_memory_explained
+from streamprune.models.inside_tower import encode_inside
 from streamprune.models.preprocessing import Clip, Image
 from streamprune.pipelines.stopwatch import Stopwatch
 
@@ -27,10 +28,10 @@ class ShownFrames:
     """
 
     def __init__(
-        self, family: VideoFamily, encoder: EncoderMethod | None, watch: Stopwatch, *, keep: bool = False
+        self, family: VideoFamily, encoder: TowerMethod | None, watch: Stopwatch, *, keep: bool = False
     ) -> None:
         self._family = family
-        self._encoder = encoder
+        self._encoder, self._encode = encoder, encode_inside(family, encoder)
         self._watch = watch
         self._kept: list[NDArray[np.uint8]] | None = [] if keep else None
         self._last: torch.Tensor | None = None
@@ -52,7 +53,7 @@ class ShownFrames:
             with self._watch.measure("preprocess"):
                 pixels = family.preprocess(images, self.clip)
             with self._watch.measure("encode"):
-                encoded = family.encode(pixels, signals, self._encoder, before=self._last)
+                encoded = self._encode(pixels, signals, self._last)
         # of several frames in a slice the first: what the next slice is compared with
         self._last = pixels[(len(pixels) - 1) // family.frames_per_slice * family.frames_per_slice]
         if self._kept is not None:

@@ -11,6 +11,7 @@ import torch
 from streamprune.errors import InvalidValueError
 from streamprune.kv.view import PROMPT_TEXT, TokenLabels
 from streamprune.models.base import VideoFamily
+from streamprune.models.inside_tower import encode_inside
 from streamprune.models.prompt_rows import VisualRows
 from streamprune.models.short_prompts import ShortBatch, ShortPrompt, Shown, whole_videos
 from streamprune.models.stock_inputs import StockInputs, StockPositions, StockVideo, prompt_mask
@@ -20,7 +21,7 @@ from streamprune.reduce import Reducer, run_reducer
 from streamprune.tokens import Reduction
 
 if TYPE_CHECKING:
-    from streamprune.encoder.base import EncoderMethod
+    from streamprune.encoder.base import TowerMethod
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +58,7 @@ class Reducing:
     """
 
     method: Reducer
-    encoder: EncoderMethod | None
+    encoder: TowerMethod | None
     needs: tuple[str, ...]
     positions: Positions
 
@@ -111,7 +112,7 @@ class InputsReader:
     def _reduce(self, reducing: Reducing, video: StockVideo) -> Reduction:
         family = self._family
         with family.lock, torch.no_grad():  # the tower's hooks are for one thread at a time
-            encoded = family.encode(video.pixels(), reducing.needs, reducing.encoder)
+            encoded = encode_inside(family, reducing.encoder)(video.pixels(), reducing.needs, None)
             tokens = encoded.tokens(family.signals(encoded.signals), video.pts_seconds)
             return run_reducer(reducing.method, tokens)
 

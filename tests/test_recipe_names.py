@@ -19,6 +19,8 @@ def _stages(name: str) -> dict[str, str]:
         ("holitom", {"pre_llm": "holitom", "in_llm": "holitom"}),
         ("tome", {"pre_llm": "tome"}),
         ("encoder:tome", {"encoder": "tome"}),
+        ("stc", {"pre_llm": "stc"}),
+        ("stc+encoder:stc", {"encoder": "stc", "pre_llm": "stc"}),
         ("dycoke", {"pre_llm": "dycoke", "in_llm": "dycoke"}),
         ("lvlm_csp", {"pre_llm": "lvlm_csp"}),
         ("metok", {"pre_llm": "metok", "in_llm": "metok"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from streamprune.catalog.info import TOWER_IN_PARTS
 from streamprune.catalog.info import method_row as _row
 
 ROWS = (
@@ -22,6 +23,9 @@ ROWS = (
     _row("encoder", "saint", "encoder.saint:Saint", source="arXiv 2503.11549", causal=True,
          needs=("keys",),
          summary="tokens with many look-alikes dropped, as many as there are"),
+    _row("encoder", "stc", "encoder.stc:STCCacher", source="arXiv 2512.00891", causal=True,
+         families=TOWER_IN_PARTS,
+         summary="of a frame like the one before only what changed is computed"),
     _row("encoder", "token_transforming", "encoder.token_transforming:TokenTransforming",
          source="arXiv 2506.05709", causal=True, needs=("queries", "keys"),
          summary="tokens shared out among the most attended ones"),

@@ -66,6 +66,12 @@ TURNED_IN_PART = ("minicpmv4_6", "qwen3_5")
 # families whose tower can be run layer by layer
 _IN_THE_TOWER = ("internvl", "llava_next_video", "llava_onevision", "smolvlm")
 
+# families whose tower can compute some tokens of a frame without the others
+TOWER_IN_PARTS = (
+    "internvl", "llava_next_video", "llava_onevision", "qwen2_5_omni", "qwen2_5_vl", "qwen2_vl", "qwen3_5",
+    "qwen3_vl", "smolvlm", "video_llama_3",
+)  # fmt: skip
+
 
 def method_row(
     stage: Stage,
@@ -79,8 +85,9 @@ def method_row(
     may_repeat: bool = False,
     stacks: bool = False,
     not_on: tuple[str, ...] = (),
+    families: tuple[str, ...] = (),
 ) -> MethodInfo:
-    families = _IN_THE_TOWER if stage == "encoder" else ()
+    families = _IN_THE_TOWER if stage == "encoder" and not families else families
     not_on = _UNCUT if stage == "in_llm" else not_on
     target = f"streamprune.{target}"
     return MethodInfo(

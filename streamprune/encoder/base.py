@@ -117,8 +117,20 @@ class LayerReduction:
     carried: Any = None
 
 
+class TowerMethod:
+    """Whatever a recipe's encoder stage can name.
+
+    Class attributes:
+        needs: what it reads of each layer.
+        causal: a frame is encoded without looking at later frames.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    causal: ClassVar[bool] = True
+
+
 @dataclass(frozen=True, kw_only=True)
-class EncoderMethod(ABC):
+class EncoderMethod(TowerMethod, ABC):
     """Makes a vision tower cheaper by letting fewer tokens, or fewer frames, through its later layers.
 
     The tower's last states are read back to the full grid of patches, so that everything behind it works as
@@ -133,14 +145,11 @@ class EncoderMethod(ABC):
     Class attributes:
         needs: which of "queries", "keys", "values" :meth:`reduce_layer` reads from the signals.
         place: "inside" acts between attention and feed-forward, "after" acts on what leaves the layer.
-        causal: a frame is encoded without looking at later frames.
     """
 
     layers: tuple[int, ...] | None = None
 
-    needs: ClassVar[tuple[str, ...]] = ()
     place: ClassVar[Place] = "inside"
-    causal: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for option in fields(self):

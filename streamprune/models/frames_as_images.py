@@ -21,6 +21,7 @@ from streamprune.models.preprocessing import FrameTransform
 from streamprune.models.stock_pictures import FrameText, StockPictures
 from streamprune.models.tower_family import LAST_SIGNALS, TowerFamily, check_outside
 from streamprune.models.tower_layout import TowerLayout
+from streamprune.models.tower_patches import PooledPatches
 from streamprune.models.tower_signals import TowerSignals
 from streamprune.models.vision_layers import VisionLayers
 from streamprune.models.written_prompt import WrittenPrompt
@@ -28,7 +29,7 @@ from streamprune.positions import PositionRule, Positions
 from streamprune.tokens import Reduction, VideoGrid
 
 
-class FramesAsImages(TowerFamily):
+class FramesAsImages(TowerFamily, PooledPatches):
     """A stock model whose prompt has text before every frame of tokens.
 
     That text and the tags around a frame stay when all its tokens are dropped.
@@ -174,9 +175,13 @@ class FramesAsImages(TowerFamily):
         found["image_embeds"] = features
         if "frame_features" in signals:
             found["frame_features"] = features.float().mean((1, 2)).to(features.dtype)
-        patches = Patches(self._patches, self._patches, self._patch, self.transform)
-        found |= patches.signals(signals, pixels, before, self._pool)
+        found |= self._cut.signals(signals, pixels, before, self._pool)
         return EncodedFrames(features, {name: found[name] for name in signals})
+
+    @property
+    def _cut(self) -> Patches:
+        """How pictures fall into patches."""
+        return Patches(self._patches, self._patches, self._patch, self.transform)
 
     def _pool(self, rows: torch.Tensor) -> torch.Tensor:
         """(frames, patches, channels) to (frames, rows, cols, channels); tokens are only folded."""

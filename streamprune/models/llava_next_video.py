@@ -15,6 +15,7 @@ from streamprune.models.preprocessing import FrameTransform
 from streamprune.models.stock_clips import StockClips
 from streamprune.models.tower_family import LAST_SIGNALS, TowerFamily, check_outside
 from streamprune.models.tower_layout import TowerLayout
+from streamprune.models.tower_patches import PooledPatches
 from streamprune.models.tower_signals import TowerSignals
 from streamprune.models.vision_layers import VisionLayers, feature_depths
 from streamprune.models.written_prompt import WrittenPrompt
@@ -22,7 +23,7 @@ from streamprune.positions import PositionRule, Positions
 from streamprune.tokens import Reduction, VideoGrid
 
 
-class LlavaNextVideo(TowerFamily):
+class LlavaNextVideo(TowerFamily, PooledPatches):
     """A stock ``LlavaNextVideoForConditionalGeneration``. Frames carry no times.
 
     Of a picture that is not square the middle is seen, as the stock processor cuts it.
@@ -98,10 +99,14 @@ class LlavaNextVideo(TowerFamily):
         features = rows.reshape(grid.frames, grid.rows, grid.cols, -1)
         found["image_embeds"] = features
         found["frame_features"] = states[:, 0] if self._tower.summary else states.mean(1)
-        patch = int(self.model.config.vision_config.patch_size)
-        patches = Patches(self._patches, self._patches, patch, self.transform)
-        found |= patches.signals(signals, pixels, before, self._pool)
+        found |= self._cut.signals(signals, pixels, before, self._pool)
         return EncodedFrames(features, {name: found[name] for name in signals}, share)
+
+    @property
+    def _cut(self) -> Patches:
+        """How pictures fall into patches."""
+        patch = int(self.model.config.vision_config.patch_size)
+        return Patches(self._patches, self._patches, patch, self.transform)
 
     def _layers(self) -> VisionLayers:
         return VisionLayers(self.model.get_encoder("video"), self.checkpoint.name)

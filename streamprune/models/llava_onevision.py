@@ -17,6 +17,7 @@ from streamprune.models.siglip_head import PoolingHead
 from streamprune.models.stock_clips import StockClips
 from streamprune.models.tower_family import check_outside
 from streamprune.models.tower_layout import TowerLayout
+from streamprune.models.tower_patches import PooledPatches
 from streamprune.models.tower_signals import TowerSignals
 from streamprune.models.vision_layers import VisionLayers, feature_depths
 from streamprune.models.written_prompt import WrittenPrompt
@@ -28,7 +29,7 @@ _HEAD_SIGNALS = ("saliency", "frame_features")
 _LAST_SIGNALS = ("encoder_features", "image_embeds")
 
 
-class LlavaOnevision(VideoFamily):
+class LlavaOnevision(VideoFamily, PooledPatches):
     """A stock ``LlavaOnevisionForConditionalGeneration``.
 
     Signals: those of :class:`TowerSignals`; ``image_embeds``, the features themselves; ``pixel_change`` and
@@ -148,8 +149,12 @@ class LlavaOnevision(VideoFamily):
     def _pixel_signals(
         self, signals: Sequence[str], pixels: torch.Tensor, before: torch.Tensor | None
     ) -> dict[str, torch.Tensor]:
-        patches = Patches(*self._patches, int(self.model.config.vision_config.patch_size), self.transform)
-        return patches.signals(signals, pixels, before, self._pool)
+        return self._cut.signals(signals, pixels, before, self._pool)
+
+    @property
+    def _cut(self) -> Patches:
+        """How pictures fall into patches."""
+        return Patches(*self._patches, int(self.model.config.vision_config.patch_size), self.transform)
 
     def _pool(self, patches: torch.Tensor) -> torch.Tensor:
         """(frames, patches, channels) to (frames, rows, cols, channels), as the features are pooled."""

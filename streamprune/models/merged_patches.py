@@ -15,16 +15,17 @@ from streamprune.encoder.base import EncoderMethod
 from streamprune.models.base import Checkpoint, EncodedFrames
 from streamprune.models.patch_merger_tower import PatchMergerTower
 from streamprune.models.pixel_budget import PixelBudget, PixelsOf, SizeRule, patch_rows
-from streamprune.models.pixel_signals import Patches
+from streamprune.models.pixel_signals import Patches, in_colours
 from streamprune.models.preprocessing import Clip, FrameTransform
 from streamprune.models.stock_patches import StockPatches
 from streamprune.models.token_order import MergedOrder, TokenOrder
 from streamprune.models.tower_family import TowerFamily
+from streamprune.models.tower_patches import TowerPatches
 from streamprune.ops.pixels import patch_change
 from streamprune.tokens import VideoGrid
 
 
-class MergedPatches(TowerFamily):
+class MergedPatches(TowerFamily, TowerPatches):
     """A stock model whose tokens are squares of patches of a temporal slice.
 
     A slice holds one frame or several (an odd last frame counts twice). How many rows and columns of tokens
@@ -127,8 +128,7 @@ class MergedPatches(TowerFamily):
         inside = self._read_inside(signals, encoder)
         pixels = pixels.to(self.vision_device())
         grid = self.grid(len(pixels), (pixels.shape[2], pixels.shape[3]))
-        sides = [grid.frames, grid.rows * self._merge, grid.cols * self._merge]
-        grid_thw = torch.tensor([sides], device=pixels.device)
+        grid_thw = self._grid_thw(grid, pixels.device)
         rows = self.tower_rows(pixels)
         with self._tower.watch(inside, self.token_order(grid, grid_thw)) as found:
             outputs = self.video_outputs(rows, grid_thw)
@@ -141,9 +141,26 @@ class MergedPatches(TowerFamily):
         carried = torch.cat(deepstack, -1).reshape(*features.shape[:3], -1) if deepstack else None
         return EncodedFrames(features, {name: found[name] for name in signals}, carried=carried)
 
+    def tower_patches(self, pixels: torch.Tensor) -> torch.Tensor:
+        """See the base class."""
+        grid = self.grid(len(pixels), (pixels.shape[2], pixels.shape[3]))
+        order = self.token_order(grid, self._grid_thw(grid, pixels.device))
+        return order.ungrouped(self._rows(in_colours(pixels, self.transform)))
+
+    def cells_of_patches(self, marks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """See the base class."""
+        grid = self.grid(self._slice_frames, size)
+        order = self.token_order(grid, self._grid_thw(grid, marks.device))
+        return order.tokens(marks.float())[0] > 0
+
     def stock_inputs(self) -> StockPatches:
         """Patches of all videos together."""
         return StockPatches(self, patch=self._patch, merge=self._merge, slice_frames=self._slice_frames)
+
+    def _grid_thw(self, grid: VideoGrid, device: torch.device) -> torch.Tensor:
+        """(1, 3) slices, rows and columns of patches."""
+        sides = [grid.frames, grid.rows * self._merge, grid.cols * self._merge]
+        return torch.tensor([sides], device=device)
 
     def _rows(self, pixels: torch.Tensor) -> torch.Tensor:
         return patch_rows(pixels, slice_frames=self._slice_frames, patch=self._patch, merge=self._merge)

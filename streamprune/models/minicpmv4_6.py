@@ -32,6 +32,7 @@ class MiniCPMV46(FrameByFrame):
 
     model_type: ClassVar[str] = "minicpmv4_6"
     several_videos: ClassVar[bool] = False  # they are numbered
+    runs_in_parts: ClassVar[bool] = False  # patches are merged on the way up
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         config, settings = checkpoint.model.config, checkpoint.video_settings

@@ -80,7 +80,18 @@ class Patches:
         share = counts / (self.side * self.side)
         return -torch.xlogy(share, share).sum(1).reshape(len(pixels), -1)
 
+    def cut(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(frames * patches, values) colours of each patch, see :func:`in_colours`."""
+        split = self._split(in_colours(pixels, self.transform)).permute(0, 2, 4, 1, 3, 5)
+        return split.reshape(len(pixels) * self.rows * self.cols, -1)
+
     def _split(self, pixels: torch.Tensor) -> torch.Tensor:
         """(frames, colours, rows, side, cols, side) view."""
         inside = pixels[:, :, : self.rows * self.side, : self.cols * self.side]
         return inside.reshape(*pixels.shape[:2], self.rows, self.side, self.cols, self.side)
+
+
+def in_colours(pixels: torch.Tensor, transform: FrameTransform) -> torch.Tensor:
+    """(frames, 3, rows, cols) float32 normalised ``pixels`` as colours in [0, 1], less their mean."""
+    std = torch.tensor(list(transform.std), device=pixels.device)
+    return pixels.float() * std[:, None, None]

@@ -34,6 +34,10 @@ class TokenOrder(ABC):
         """``rows`` with the patches of each token one after another."""
 
     @abstractmethod
+    def ungrouped(self, rows: torch.Tensor) -> torch.Tensor:
+        """``rows`` of the grid's tokens, the patches of each one after another, in the tower's order."""
+
+    @abstractmethod
     def in_grid(self, merged: torch.Tensor) -> torch.Tensor:
         """(tokens, ...) in the order of :meth:`grouped` to (slices, rows, cols, ...)."""
 
@@ -52,6 +56,13 @@ class MergedOrder(TokenOrder):
         """As they are."""
         return rows
 
+    def ungrouped(self, rows: torch.Tensor) -> torch.Tensor:
+        """See the base class."""
+        if self.places is None:
+            return rows
+        split = rows.reshape(self.grid.tokens, -1, *rows.shape[1:])
+        return split[torch.argsort(self.places)].flatten(0, 1)
+
     def in_grid(self, merged: torch.Tensor) -> torch.Tensor:
         """See the base class."""
         ordered = merged if self.places is None else merged[self.places]
@@ -66,6 +77,12 @@ class PictureOrder(TokenOrder):
         """See the base class."""
         grid, side = self.grid, round(self.patches(rows) ** 0.5)
         split = rows.reshape(grid.frames * grid.rows, side, grid.cols, side, *rows.shape[1:])
+        return split.transpose(1, 2).reshape(rows.shape)
+
+    def ungrouped(self, rows: torch.Tensor) -> torch.Tensor:
+        """See the base class."""
+        grid, side = self.grid, round(self.patches(rows) ** 0.5)
+        split = rows.reshape(grid.frames * grid.rows, grid.cols, side, side, *rows.shape[1:])
         return split.transpose(1, 2).reshape(rows.shape)
 
     def in_grid(self, merged: torch.Tensor) -> torch.Tensor:

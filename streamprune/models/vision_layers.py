@@ -25,7 +25,7 @@ from streamprune.models.layer_halves import PlainLayer, layers_of
 # kernels that take a logit for each key
 _BIASED_ATTENTION = ("sdpa", "eager")
 # what embeddings call the summary token
-_SUMMARIES = ("class_embedding", "cls_token")
+SUMMARIES = ("class_embedding", "cls_token")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class VisionLayers:
         self._embed: Any = _embed_of(tower) if embed is None else embed
         self._layers = layers
         self._name = name
-        self._summary = any(hasattr(tower.embeddings, one) for one in _SUMMARIES)
+        self._summary = any(hasattr(tower.embeddings, one) for one in SUMMARIES)
 
     @property
     def depth(self) -> int:

@@ -75,8 +75,8 @@ class Cell:
 
     def _options(self) -> dict[str, Any]:
         if self.info.stage in _TABLES:
-            rows = _TABLES[self.info.stage]
-            return dict(next(row.options for row in rows if row.name == self.info.name))
+            rows = [row for row in _TABLES[self.info.stage] if row.name == self.info.name]
+            return dict(rows[0].options) if rows else {}
         if self.info.stacks:
             return _STORES[self.info.name][0]
         cls: Any = self.info.load()

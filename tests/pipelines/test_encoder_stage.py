@@ -28,6 +28,7 @@ MILD: dict[str, Mapping[str, Any]] = {
     "gtp_vit": {},
     "atc": {},
     "saint": {"similarity_threshold": 0.9},
+    "stc": {},
     "flowcut": {"final_share": 0.75},
     "zero_tprune": {"layer_keep_share": 0.9},
     "token_transforming": {"layer_keep_share": 0.9},
