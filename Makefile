@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint bench format types clean
+.PHONY: setup demo test lint bench soak format types clean
 
 setup: $(STAMP)
 
@@ -29,6 +29,10 @@ lint: $(STAMP) types
 bench: $(STAMP)
 	$(BIN)/streamprune bench --stage pre-llm --repeats 5
 	$(BIN)/python demos/reader_benchmark.py --rounds 3
+
+# full counts of kills, restarts and frames; each script prints and records what it found
+soak: $(STAMP)
+	$(BIN)/python demos/rtsp_soak.py --json demos/results/rtsp_soak.json
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

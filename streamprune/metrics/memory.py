@@ -64,7 +64,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self._device)
             self._before = torch.cuda.memory_allocated(self._device)
         else:
-            self._before = _resident_bytes() if _reset_high_water() else _high_water_bytes()
+            self._before = resident_bytes() if _reset_high_water() else _high_water_bytes()
         return self
 
     def read(self) -> int:
@@ -84,7 +84,8 @@ def _reset_high_water() -> bool:
     return True
 
 
-def _resident_bytes() -> int:
+def resident_bytes() -> int:
+    """Bytes of the process that are in memory now; 0 where the system does not tell."""
     return _status_bytes("VmRSS")
 
 

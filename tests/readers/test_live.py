@@ -122,6 +122,33 @@ def test_only_the_newest_waits() -> None:
     assert health.delivered + health.dropped == health.received == 6
 
 
+def test_a_slow_reader_is_never_more_than_a_frame_behind() -> None:
+    """Ten pictures come for each one that is read, a hundred times."""
+    taken_in, asked = threading.Semaphore(0), threading.Semaphore(0)
+
+    class Fast(Script):
+        def pictures(self) -> Iterator[Any]:
+            for number in range(1000):
+                yield shown(number % 256, number / 100)
+                # asked for the next one: this one has been taken in
+                if number % 10 == 9:
+                    taken_in.release()
+                    assert asked.acquire(timeout=10)
+
+    source = scripted([Fast([], finite=True)], live=LiveOptions(drop="latest"))
+    late, waiting = [], []
+    frames = iter(source)
+    for turn in range(100):
+        assert taken_in.acquire(timeout=10)
+        waiting.append(source.health().waiting_bytes)
+        frame = next(frames)
+        late.append(10 * turn + 9 - round(100 * frame.pts_seconds))
+        asked.release()
+    assert set(late) == {0}
+    assert set(waiting) == {frame.num_bytes}, "one frame waits, however many come"
+    assert source.health().dropped == 1000 - 100
+
+
 def test_closing_lets_a_reader_go_and_ends_the_thread() -> None:
     opened, over = threading.Event(), threading.Event()
 
