@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from streamprune.cache.block import Block, FeatureBlock
-from streamprune.cache.context import BlockContext, Context, GapRule, Gaps
+from streamprune.cache.context import BlockContext, Context, GapRule
 from streamprune.cache.memory import Heard, MemoryMethod, Room, StreamMemory, TierReport
 from streamprune.cache.saved_blocks import parts_of, rebuilt
 from streamprune.errors import InvalidTypeError, InvalidValueError
@@ -18,26 +18,9 @@ from streamprune.errors import InvalidTypeError, InvalidValueError
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureMethod(MemoryMethod):
-    """Options that every memory of visual tokens has.
-
-    Args:
-        gaps: how far frames that are read one after the other stand apart: as in the stream ("keep"), not at
-            all ("compact"), or as in the stream up to ``max_gap_frames`` frames ("clipped").
-        max_gap_frames: see "clipped"; 0 or more.
-    """
-
-    gaps: Gaps = "compact"
-    max_gap_frames: float = 1.0
+    """A memory whose frames the language model reads one right behind the other, after the head."""
 
     kind: ClassVar = "features"
-
-    def __post_init__(self) -> None:
-        GapRule(self.gaps, self.max_gap_frames)
-
-    @property
-    def gap(self) -> GapRule:
-        """How far frames that are read one after the other stand apart."""
-        return GapRule(self.gaps, self.max_gap_frames)
 
     def minimum_bytes(self, room: Room) -> int:
         """One frame."""

@@ -46,7 +46,6 @@ class FlashVStream(FeatureMethod):
     iterations: int = 10
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.form not in get_args(Form):
             raise UnknownNameError.among("form of flash_vstream", self.form, get_args(Form))
         for name in ("temporal_frames", "buffer_frames", "synopsis_frames", "detail_frames", "iterations"):

@@ -31,7 +31,6 @@ class StreamVLN(FeatureMethod):
     memory_frames: int = 8
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         for name in ("turns", "frames_per_turn", "memory_frames"):
             check_count(name, getattr(self, name))
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from streamprune.cache.context import Gaps
 from streamprune.cache.feature_memory import FeatureMethod, FrameQueue
 from streamprune.cache.memory import Description, Room
 from streamprune.checks import check_count
@@ -24,13 +23,11 @@ class TimeChatOnlineMemory(FeatureMethod):
     """
 
     max_tokens: int = 6000
-    gaps: Gaps = "keep"
 
     pre_llm_default: ClassVar = "timechat_online"
     pre_llm_options: ClassVar[Mapping[str, Any]] = MappingProxyType({"threshold": 0.25})
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_count("max_tokens", self.max_tokens)
 
     def context_tokens(self, room: Room) -> int:
@@ -48,10 +45,11 @@ class TimeChatOnlineMemory(FeatureMethod):
             "arXiv 2504.17343",
             (
                 "Tokens whose cosine with their place one frame earlier is above 0.25 are dropped.",
-                f"The newest {self.max_tokens} tokens are kept, first in, first out, at their own positions.",
+                f"The newest {self.max_tokens} tokens are kept, first in, first out, each at its place in its frame.",
             ),
             (
                 "Whole frames leave the queue, so that it is at most one frame short.",
+                "Frames without tokens leave no gap in the positions.",
                 "The queue is no longer than the context the model is known to work with, and the bytes.",
                 "The drop ratio triggers no answers; watch() with on_novelty does that.",
                 "Weights are those of the loaded model, not the ones fine-tuned with the drop.",

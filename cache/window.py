@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from streamprune.cache.context import Gaps
 from streamprune.cache.feature_memory import FeatureMethod, FrameQueue
 from streamprune.cache.memory import Description, Room
 from streamprune.checks import check_count
@@ -22,10 +21,8 @@ class Window(FeatureMethod):
 
     tokens: int | None = None
     seconds: float | None = None
-    gaps: Gaps = "clipped"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.tokens is not None:
             check_count("tokens", self.tokens)
         if self.seconds is not None and not self.seconds > 0:
