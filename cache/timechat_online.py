@@ -45,7 +45,8 @@ class TimeChatOnlineMemory(FeatureMethod):
             "arXiv 2504.17343",
             (
                 "Tokens whose cosine with their place one frame earlier is above 0.25 are dropped.",
-                f"The newest {self.max_tokens} tokens are kept, first in, first out, each at its place in its frame.",
+                f"The newest {self.max_tokens} tokens are kept, first in, first out, each at its place in "
+                "its frame.",
             ),
             (
                 "Whole frames leave the queue, so that it is at most one frame short.",
