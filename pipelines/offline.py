@@ -29,7 +29,9 @@ from streamprune.pipelines.together import Videos, ask_together
 if TYPE_CHECKING:
     import torch
 
+    from streamprune.cache.memory import MemoryMethod
     from streamprune.frames import FrameMethod
+    from streamprune.pipelines.live import LiveStream
     from streamprune.positions import PositionRule, Positions
     from streamprune.recipe import Recipe
 
@@ -231,6 +233,32 @@ class VideoLLM:
         request = AnswerRequest((), chosen, options, max_new_tokens, positions, sampling)
         how = self._how(chosen, backend, frames_per_batch, progress)
         return Chat(Asking(self.family, request, looks, how), video, decide)
+
+    def open_stream(
+        self,
+        recipe: str | Path | Recipe | None = None,
+        *,
+        memory: str | MemoryMethod | None = None,
+        memory_bytes: int | str = "256MB",
+        **settings: Any,
+    ) -> LiveStream:
+        """Begin to watch a stream: push frames, ask at any moment, in memory that never grows.
+
+        Args:
+            recipe: methods inside the vision tower (encoder) and before the language model (pre_llm); the
+                latter must be causal.
+            memory: name of a memory, or one; default "tiered".
+            memory_bytes: most bytes that the stream may hold, whatever for: a number, "256MB" or "1GiB".
+            **settings: fps, keep_ratio, keep_tokens, gate, memory_options, spill_folder, spill_bytes and
+                others, see :meth:`StreamOptions.read`; what is left are the pre-LLM method's own options.
+
+        Raises UsageError, of which InvalidValueError says how many bytes are needed at least, and
+        UnsupportedModelError for models that cannot watch a stream.
+        """
+        from streamprune.pipelines.live import LiveStream
+        from streamprune.pipelines.live_options import StreamOptions
+
+        return LiveStream(self.family, StreamOptions.read(recipe, memory, memory_bytes, **settings))
 
     def _how(
         self, recipe: Recipe, backend: str, frames_per_batch: int | None, progress: Progress | None

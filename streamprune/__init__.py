@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from streamprune.errors import StreampruneError
     from streamprune.pipelines.accelerate import accelerate
     from streamprune.pipelines.chat import Chat
+    from streamprune.pipelines.live import LiveStream
     from streamprune.pipelines.offline import Answer, Stats, VideoLLM, load
     from streamprune.pipelines.together import Videos
     from streamprune.positions import Positions
@@ -28,6 +29,7 @@ _HOME = {
     "Answer": "streamprune.pipelines.offline",
     "Budget": "streamprune.budget",
     "Chat": "streamprune.pipelines.chat",
+    "LiveStream": "streamprune.pipelines.live",
     "MethodInfo": "streamprune.registry",
     "Positions": "streamprune.positions",
     "Recipe": "streamprune.recipe",
@@ -52,6 +54,7 @@ __all__ = [
     "Answer",
     "Budget",
     "Chat",
+    "LiveStream",
     "MethodInfo",
     "Positions",
     "Recipe",

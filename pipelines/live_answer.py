@@ -1,0 +1,254 @@
+"""Answers from what a stream remembers: each from a copy, so that none leaves a trace."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from streamprune.cache.block import FeatureBlock
+from streamprune.cache.context import Context
+from streamprune.cache.working import WorkingCache
+from streamprune.errors import InvalidValueError
+from streamprune.metrics.flops import DecoderShape
+from streamprune.metrics.memory import PeakMemory, kv_bytes
+from streamprune.models.devices import out_of_memory_explained
+from streamprune.models.stream_answer import StreamAnswer
+from streamprune.models.stream_answer import answer as answer_tokens
+from streamprune.models.stream_model import Chunk
+from streamprune.pipelines.answers import Answer, Stats
+from streamprune.pipelines.live_dialogue import Dialogue, dialogue_tail
+from streamprune.pipelines.live_opening import Parts
+from streamprune.pipelines.live_options import StreamOptions
+from streamprune.pipelines.live_question import Question
+
+# how often an answer that waits for its turn looks whether it is still wanted
+_PATIENCE_SECONDS = 0.05
+
+
+@dataclass
+class _Recalled:
+    """What an answer is given from.
+
+    Attributes:
+        end: (axes,) where the last frame ends.
+        tokens: that the cache holds.
+        read_tokens: that the model read only to know what to recall, or anew.
+        ms: what that took.
+    """
+
+    end: tuple[int, ...]
+    tokens: int
+    read_tokens: int
+    ms: float
+
+
+class Answering:
+    """Answers questions about one stream, from any thread, as many at once as there are working copies.
+
+    Args:
+        options: of the stream.
+        dialogue: what was said before.
+    """
+
+    def __init__(self, options: StreamOptions, dialogue: Dialogue) -> None:
+        self._options, self._dialogue = options, dialogue
+        self._copies = threading.Semaphore(options.answers_at_once)
+
+    def answer(
+        self,
+        parts: Parts,
+        question: Question,
+        counts: tuple[int, int, int],
+        say: Callable[[str], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> Answer:
+        """Answer from what the stream remembers when the answer's turn has come.
+
+        Args:
+            counts: frames of tokens so far, and their tokens before and after reduction.
+            say: called with every piece of text.
+            stop: ends the answer after the current token; one that has not begun stays empty.
+        """
+        family, room = parts.model.family, parts.plan.room
+        peak = PeakMemory(family.device).start()
+        tail = self._tail(parts, question)
+        with self._turn(stop) as is_wanted:
+            if not is_wanted:
+                return self._told(question, "", _nothing(counts), parts)
+            with (
+                out_of_memory_explained("an answer about the stream"),
+                WorkingCache(room.shape, parts.plan.answer_tokens, parts.ingest.ledger) as cache,
+            ):
+                recalled = self._recall(parts, tail, cache, stop)
+                said = answer_tokens(
+                    parts.model,
+                    tail,
+                    parts.model.tail_place(parts.ingest.grid, recalled.end),
+                    cache,
+                    max_new_tokens=question.max_new_tokens,
+                    sampling=question.sampling,
+                    on_text=say,
+                    stop=stop,
+                )
+                stats = self._stats(parts, counts, recalled, len(tail), said, kv_bytes(cache))
+        if question.remember:
+            self._dialogue.add(question.text, said.text)
+        return self._told(question, said.text, replace(stats, peak_bytes=peak.read()), parts)
+
+    def _tail(self, parts: Parts, question: Question) -> Chunk:
+        """What stands behind the frames: the dialogue as far as there is room, and the question."""
+        model, grid = parts.model, parts.ingest.grid
+        room = self._options.answer_tokens - question.max_new_tokens
+        turns = self._dialogue.turns()
+        for first in range(len(turns) + 1):
+            tail = dialogue_tail(model, grid, turns[first:], question.text)
+            if len(tail) <= room:
+                return tail
+        raise InvalidValueError(
+            f"a question of {len(tail)} tokens and max_new_tokens={question.max_new_tokens} are more than "
+            f"answer_tokens={self._options.answer_tokens}, which were set aside for both; open the stream "
+            "with more answer_tokens, or ask for less"
+        )
+
+    @contextmanager
+    def _turn(self, stop: threading.Event | None) -> Iterator[bool]:
+        """Wait for a working copy; False when nobody waits for the answer any more."""
+        while not self._copies.acquire(timeout=_PATIENCE_SECONDS):
+            if stop is not None and stop.is_set():
+                yield False
+                return
+        try:
+            yield stop is None or not stop.is_set()
+        finally:
+            self._copies.release()
+
+    def _recall(
+        self, parts: Parts, tail: Chunk, cache: WorkingCache, stop: threading.Event | None
+    ) -> _Recalled:
+        """Fill ``cache`` with what the memory recalls for the question."""
+        started = time.perf_counter()
+        ingest, queries, read = parts.ingest, None, 0
+        if "question_queries" in self._options.memory.wants:
+            with ingest.state_lock:
+                context = ingest.memory.question_context()
+                cache.fill(context)
+                end = context.end
+            with ingest.family.lock:
+                place = parts.model.tail_place(ingest.grid, end)
+                queries = parts.model.read(tail, place, cache, queries=True).queries
+            read = len(tail)
+        with ingest.state_lock:
+            found = ingest.memory.recall(queries)
+            if isinstance(found, Context):
+                cache.fill(found)
+                end, blocks = found.end, []
+            else:
+                head = ingest.memory.context()
+                cache.fill(head)
+                # what they are changes as soon as the lock is let go
+                end, blocks = head.end, self._copied(parts, found)
+        if blocks:
+            end = self._read_anew(parts, blocks, end, cache, stop)
+            read += sum(block.tokens for block in blocks)
+        return _Recalled(end, cache.length, read, 1000 * (time.perf_counter() - started))
+
+    def _copied(self, parts: Parts, blocks: Sequence[FeatureBlock]) -> list[FeatureBlock]:
+        parts.ingest.ledger.take("working", _storage(blocks))
+        return [
+            replace(
+                block,
+                features=block.features.clone(),
+                cells=block.cells.clone(),
+                carried=None if block.carried is None else block.carried.clone(),
+                sizes=None if block.sizes is None else block.sizes.clone(),
+            )
+            for block in blocks
+        ]
+
+    def _read_anew(
+        self,
+        parts: Parts,
+        blocks: list[FeatureBlock],
+        end: tuple[int, ...],
+        cache: WorkingCache,
+        stop: threading.Event | None,
+    ) -> tuple[int, ...]:
+        """Let the model read ``blocks`` behind the head, a frame at a time; where the last one ends."""
+        model, grid, ledger = parts.model, parts.ingest.grid, parts.ingest.ledger
+        try:
+            for block in blocks:
+                if stop is not None and stop.is_set():
+                    break
+                with parts.ingest.family.lock:
+                    chunk = model.of_block(grid, block)
+                    model.read(chunk, end, cache)
+                end = tuple(at + wide for at, wide in zip(end, chunk.span, strict=True))
+        finally:
+            ledger.give("working", _storage(blocks))
+        return end
+
+    def _stats(
+        self,
+        parts: Parts,
+        counts: tuple[int, int, int],
+        recalled: _Recalled,
+        tail_tokens: int,
+        said: StreamAnswer,
+        held_bytes: int,
+    ) -> Stats:
+        shape = DecoderShape.from_config(parts.model.family.text_config)
+        frames, tokens_in, _ = counts
+        new = len(said.token_ids)
+        held = [recalled.tokens] * shape.layers
+        seen = [recalled.tokens + tail_tokens] * shape.layers
+        return replace(
+            _nothing(counts),
+            frames=frames,
+            tokens_in=tokens_in,
+            tokens_kept=recalled.tokens,
+            prompt_tokens=tail_tokens + recalled.read_tokens,
+            new_tokens=new,
+            reduce_ms=recalled.ms,
+            prefill_ms=1000 * said.prefill_seconds,
+            generate_ms=1000 * said.generate_seconds,
+            reduce_flops=shape.prefill_flops(recalled.read_tokens) if recalled.read_tokens else 0,
+            prefill_flops=shape.prefill_flops([tail_tokens] * shape.layers, held),
+            decode_flops=shape.decode_flops(seen, new),
+            kv_bytes=held_bytes,
+        )
+
+    def _told(self, question: Question, text: str, stats: Stats, parts: Parts) -> Answer:
+        return Answer(text=text, question=question.text, stats=stats, recipe=self._options.recipe.name)
+
+
+def _storage(blocks: Sequence[FeatureBlock]) -> int:
+    """Bytes of copies of ``blocks``, each tensor for itself."""
+    return sum(tensor.nbytes for block in blocks for tensor in block.tensors)
+
+
+def _nothing(counts: tuple[int, int, int]) -> Stats:
+    """Of an answer for which nothing was done."""
+    frames, tokens_in, _ = counts
+    return Stats(
+        frames=frames,
+        tokens_in=tokens_in,
+        tokens_kept=0,
+        prompt_tokens=0,
+        new_tokens=0,
+        tower_share=1.0,
+        decode_ms=0.0,
+        preprocess_ms=0.0,
+        encode_ms=0.0,
+        choose_ms=0.0,
+        reduce_ms=0.0,
+        prefill_ms=0.0,
+        generate_ms=0.0,
+        reduce_flops=0,
+        prefill_flops=0,
+        decode_flops=0,
+        kv_bytes=0,
+        peak_bytes=0,
+    )
