@@ -7,6 +7,9 @@ from streamprune.catalog.info import method_row as _row
 ROWS = (
     _row("memory", "flash_vstream", "cache.flash_vstream:FlashVStream", source="arXiv 2406.08085",
          causal=True, summary="visual tokens: means of like frames, a few frames in full"),
+    _row("memory", "infinipot_v", "cache.infinipot_v:InfiniPotVMemory", source="arXiv 2506.15745",
+         causal=True,
+         summary="a fixed number of tokens, which every head chooses anew when they are used up"),
     _row("memory", "rekv", "cache.rekv:ReKV", source="arXiv 2503.00540", causal=True,
          needs=("question_queries",),
          summary="every frame as it is; each layer brings back those most alike the question"),

@@ -107,7 +107,7 @@ def test_never_a_byte_above_the_budget_and_every_byte_counted(name: str, seed: i
 def test_the_least_it_asks_for_is_enough_for_ever_and_one_byte_less_is_refused(name: str) -> None:
     method = _method(name)
     least = method.minimum_bytes(made_room(1, header_tokens=2))
-    with pytest.raises(InvalidValueError, match=rf"memory_bytes.* needs {least}"):
+    with pytest.raises(InvalidValueError, match=rf"memory_bytes.* needs? {least}\b"):
         method.begin(made_room(least - 1, header_tokens=2))
     room = made_room(least, header_tokens=2)
     memory = begun(method, room)
@@ -120,16 +120,17 @@ def test_the_least_it_asks_for_is_enough_for_ever_and_one_byte_less_is_refused(n
 
 
 @each_memory
-def test_a_stream_ten_times_as_long_takes_no_more(name: str) -> None:
+def test_a_much_longer_stream_takes_no_more(name: str) -> None:
     method = _method(name)
+    memory_bytes = max(10_000, method.minimum_bytes(made_room(1)))
     peaks = []
-    for frames in (25, 250):
-        room = made_room(20_000)
+    for frames in (40, 250):
+        room = made_room(memory_bytes)
         memory = begun(method, room)
         _write(method, memory, room, range(frames))
         peaks.append(room.ledger.peak)
         memory.close()
-    assert peaks[1] <= 20_000 + made_room(1).ledger.memory_bytes
+    assert peaks[1] <= memory_bytes + made_room(1).ledger.memory_bytes
     # full after the shorter stream already, but for what depends on which frames came
     assert peaks[1] <= peaks[0] * 1.1
 
@@ -178,7 +179,7 @@ def test_a_saved_memory_goes_on_as_if_nothing_had_happened(name: str, axes: int,
 
 @each_memory
 def test_it_says_what_it_reproduces_and_forgets_the_oldest_first(name: str) -> None:
-    method, room = _method(name), made_room(12_000)
+    method, room = _method(name), made_room(14_000)
     (row,) = [row for row in list_methods("memory") if row.name == name]
     said = method.describe()
     assert said.source == row.source or row.source in ("streamprune", "baseline")

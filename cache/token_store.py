@@ -1,0 +1,240 @@
+"""Single tokens of many frames: each layer, or each of its heads, holds a choice of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from streamprune.cache.block import Block, CacheShape
+from streamprune.cache.context import Context, GapRule, places
+from streamprune.cache.kv_memory import Holding
+from streamprune.cache.ledger import Ledger, Tier
+from streamprune.cache.memory import TierReport
+from streamprune.cache.rotation import Rotation
+from streamprune.ops.selection import entries_at
+
+# rows of the labels of a token; the offsets of its axes follow
+FRAME, CELL, OFFSETS = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class FrameFacts:
+    """What is known of a frame of which some tokens are left.
+
+    Attributes are those of a :class:`Block`; ``tokens`` are those it came with.
+    """
+
+    number: int
+    start_seconds: float
+    stop_seconds: float
+    begin: tuple[int, ...]
+    span: tuple[int, ...]
+    tokens: int
+
+
+class TokenStore(Holding):
+    """Room for ``capacity`` tokens of each layer and head, taken once and for all.
+
+    Args:
+        tier: in which it is counted.
+        ledger: that is asked.
+        shape: of keys and values.
+        capacity: tokens.
+        per_head: heads choose for themselves, not only layers.
+
+    Attributes:
+        count: tokens held now, equally many in every layer and head, in the order of the stream.
+        keys, values: (layers, kv_heads, capacity, head_dim), keys before rotation.
+        labels: (2 + axes, layers, kv_heads or 1, capacity) int32: number of the frame, cell, offsets.
+        frames: facts of every frame of which a token is left, and of the last one, by number, ascending.
+    """
+
+    def __init__(
+        self, tier: Tier, ledger: Ledger, shape: CacheShape, capacity: int, *, per_head: bool = False
+    ) -> None:
+        heads = shape.kv_heads if per_head else 1
+        ledger.take(tier, store_bytes(shape, capacity, per_head=per_head))
+        size = shape.layers, shape.kv_heads, capacity, shape.head_dim
+        self.keys = torch.zeros(size, dtype=shape.dtype, device=shape.device)
+        self.values = torch.zeros(size, dtype=shape.dtype, device=shape.device)
+        self.labels = torch.zeros(
+            OFFSETS + shape.axes, shape.layers, heads, capacity, dtype=torch.int32, device=shape.device
+        )
+        self.capacity, self.count = capacity, 0
+        self.frames: dict[int, FrameFacts] = {}
+        self.nbytes = sum(tensor.nbytes for tensor in (self.keys, self.values, self.labels))
+        self._tier, self._ledger = tier, ledger
+
+    @property
+    def layers(self) -> int:
+        """Of the model."""
+        return len(self.keys)
+
+    def held(self, layer: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Views of the keys, values and labels of ``layer`` that are held."""
+        some = slice(0, self.count)
+        return self.keys[layer, :, some], self.values[layer, :, some], self.labels[:, layer, :, some]
+
+    def add(self, block: Block) -> None:
+        """Put its tokens behind the others; there must be room for them."""
+        some = slice(self.count, self.count + block.tokens)
+        self.keys[:, :, some] = block.keys
+        self.values[:, :, some] = block.values
+        self.labels[FRAME, :, :, some] = block.number
+        self.labels[CELL, :, :, some] = block.cells
+        self.labels[OFFSETS:, :, :, some] = block.offsets[:, None, None]
+        self.count += block.tokens
+        facts = FrameFacts(
+            block.number, block.start_seconds, block.stop_seconds, block.begin, block.span, block.tokens
+        )
+        self.frames[block.number] = facts
+
+    def keep(self, index: torch.Tensor) -> None:
+        """Hold the tokens ``index`` (layers, kv_heads or 1, kept) int64, ascending, and no others."""
+        kept = index.shape[-1]
+        for layer in range(self.layers):
+            keys, values, labels = self.held(layer)
+            own = index[layer].expand(len(keys), -1)
+            for held in (keys, values):
+                held[:, :kept] = entries_at(held, own)
+            wide = index[layer].expand(labels.shape[0], -1, -1)
+            labels[..., :kept] = labels.gather(-1, wide)
+        self.count = kept
+        left = set(torch.unique(self.labels[FRAME, :, :, :kept]).tolist())
+        last = max(self.frames)
+        self.frames = {
+            number: facts for number, facts in self.frames.items() if number in left or number == last
+        }
+
+    def reports(self) -> Mapping[Tier, TierReport]:
+        """All of it, also what is free."""
+        frames = list(self.frames.values()) if self.count else []
+        since = min((frame.start_seconds for frame in frames), default=None)
+        until = max((frame.stop_seconds for frame in frames), default=None)
+        return {self._tier: TierReport(self.nbytes, self.count, len(frames), since, until)}
+
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """The buffers, until they are closed."""
+        if self.capacity:
+            yield from (self.keys, self.values, self.labels)
+
+    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """What is held."""
+        some = slice(0, self.count)
+        tensors = {name: getattr(self, name)[..., some, :].contiguous() for name in ("keys", "values")} | {
+            "labels": self.labels[..., some].contiguous()
+        }
+        return tensors, {"frames": [asdict(facts) for facts in self.frames.values()]}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
+        """As the base class says."""
+        self.clear()
+        self.count = int(tensors["labels"].shape[-1])
+        some = slice(0, self.count)
+        self.keys[..., some, :] = tensors["keys"].to(self.keys)
+        self.values[..., some, :] = tensors["values"].to(self.values)
+        self.labels[..., some] = tensors["labels"].to(self.labels)
+        for told in about["frames"]:
+            own = dict(told) | {name: tuple(told[name]) for name in ("begin", "span")}
+            self.frames[own["number"]] = FrameFacts(**own)
+
+    def clear(self) -> None:
+        """Forget all tokens; the room for them stays taken."""
+        self.count = 0
+        self.frames = {}
+
+    def close(self) -> None:
+        """Free the room, too."""
+        self.clear()
+        self._ledger.give(self._tier, self.nbytes)
+        self.nbytes = self.capacity = 0
+        self.keys, self.values = self.keys.new_empty(0), self.values.new_empty(0)
+        self.labels = self.labels.new_empty(0)
+
+
+def store_bytes(shape: CacheShape, capacity: int, *, per_head: bool = False) -> int:
+    """Bytes of a store for ``capacity`` tokens."""
+    heads = shape.kv_heads if per_head else 1
+    return capacity * (shape.token_bytes + 4 * shape.layers * heads * (OFFSETS + shape.axes))
+
+
+class TokenContext(Context):
+    """The head of the prompt, tokens of a store, and blocks that came after them.
+
+    Frames stand as far apart as the rule says. Under "compact", where there is one axis, the tokens of the
+    store stand one behind the other, whatever frames they are from.
+
+    Args:
+        head: of the prompt.
+        store: as long as nothing is written to it.
+        gap: the rule.
+        rotation: of the model.
+        blocks: whole ones, after the store's.
+        chosen: (layers, kept) int64, tokens of the store; None = all.
+    """
+
+    def __init__(
+        self,
+        head: Block,
+        store: TokenStore,
+        gap: GapRule,
+        rotation: Rotation,
+        blocks: Sequence[Block] = (),
+        chosen: torch.Tensor | None = None,
+    ) -> None:
+        self._head, self._store, self._blocks = head, store, blocks
+        self._rotation, self._chosen = rotation, chosen
+        count = store.count if chosen is None else chosen.shape[-1]
+        self.tokens = head.tokens + count + sum(block.tokens for block in blocks)
+        frames = list(store.frames.values())
+        self._in_a_row = gap.rule == "compact" and len(head.begin) == 1
+        if self._in_a_row:
+            begins = [head.begin, *(block.begin for block in blocks)]
+            found, self.end = places(
+                begins, [(head.span[0] + count,), *(block.span for block in blocks)], gap
+            )
+            self._begins, self._after = torch.tensor(found[:1]) + head.span[0], found[1:]
+        else:
+            begins = [head.begin, *(frame.begin for frame in frames), *(block.begin for block in blocks)]
+            spans = [head.span, *(frame.span for frame in frames), *(block.span for block in blocks)]
+            found, self.end = places(begins, spans, gap)
+            # (frames, axes)
+            self._begins = torch.tensor(found[1 : 1 + len(frames)]).reshape(len(frames), len(head.begin))
+            self._after = found[1 + len(frames) :]
+        self._numbers = torch.tensor([frame.number for frame in frames], dtype=torch.int32)
+
+    def positions(self, layer: int) -> torch.Tensor:
+        """(axes, kv_heads or 1, tokens) int64, where the tokens of ``layer`` stand."""
+        labels = self._labels(layer)
+        device, heads = labels.device, labels.shape[1]
+        if self._in_a_row:
+            row = torch.arange(labels.shape[-1], device=device) + self._begins.to(device)
+            stored = row.expand(1, heads, -1)
+        else:
+            frames = torch.searchsorted(self._numbers.to(device), labels[FRAME].contiguous())
+            stored = self._begins.to(device)[frames].movedim(-1, 0) + labels[OFFSETS:]
+        before = self._head.offsets + torch.tensor(self._head.begin, device=device)[:, None]
+        after = [
+            block.offsets + torch.tensor(place, device=device)[:, None]
+            for block, place in zip(self._blocks, self._after, strict=True)
+        ]
+        wide = [part[:, None].expand(-1, heads, -1) for part in (before, *after)]
+        return torch.cat([wide[0], stored, *wide[1:]], -1)
+
+    def write(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """As the base class says."""
+        own_keys, own_values, _ = self._store.held(layer)
+        if self._chosen is not None:
+            own_keys, own_values = own_keys[:, self._chosen[layer]], own_values[:, self._chosen[layer]]
+        rest = [block.read(layer) for block in self._blocks]
+        head_keys, head_values = self._head.read(layer)
+        torch.cat([head_values, own_values, *(part for _, part in rest)], 1, out=values)
+        unrotated = torch.cat([head_keys, own_keys, *(part for part, _ in rest)], 1)
+        keys.copy_(self._rotation.turned(unrotated[None], self.positions(layer)[:, None])[0])
+
+    def _labels(self, layer: int) -> torch.Tensor:
+        labels = self._store.held(layer)[2]
+        return labels if self._chosen is None else labels[..., self._chosen[layer]]
