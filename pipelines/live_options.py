@@ -204,15 +204,17 @@ def _memory(recipe: Recipe, memory: str | MemoryMethod | None, options: Mapping[
 
 def _completed(recipe: Recipe, memory: MemoryMethod, *, budget_given: bool) -> Recipe:
     """``recipe`` with the parts that the design of ``memory`` brings, where it names none."""
-    stages = dict(recipe.stages)
+    stages, budget = dict(recipe.stages), recipe.budget
     budget_given = budget_given or recipe.budget.is_given
     named = stages.get("pre_llm")
     if memory.pre_llm_default is not None and (named is None or named.method == "none"):
         brought = {} if budget_given else dict(memory.pre_llm_options)
+        own = {name: brought.pop(name) for name in ("keep_ratio", "keep_tokens") if name in brought}
+        budget = Budget(**own) if own else budget
         stages["pre_llm"] = Choice(memory.pre_llm_default, MappingProxyType(brought))
     if memory.encoder_default is not None and "encoder" not in stages:
         stages["encoder"] = Choice(memory.encoder_default)
-    return replace(recipe, stages=MappingProxyType(stages))
+    return replace(recipe, stages=MappingProxyType(stages), budget=budget)
 
 
 def _gate(gate: object) -> Mapping[str, Any] | None:

@@ -16,11 +16,14 @@ from streamprune.cache.flash_memory import GroupedMemory, StarMemory
 from streamprune.cache.flash_vstream import FlashVStream
 from streamprune.cache.ledger import Ledger
 from streamprune.cache.memory import Heard, Room
+from streamprune.cache.rekv import ReKV
+from streamprune.cache.stc import STCMemory
 from streamprune.cache.streamvln import StreamVLN, stride_places
 from streamprune.cache.timechat_online import TimeChatOnlineMemory
 from streamprune.cache.window import Window
 from streamprune.errors import InvalidTypeError, InvalidValueError
 from streamprune.ops.weighted_kmeans import weighted_kmeans
+from streamprune.pipelines.live_options import StreamOptions
 from streamprune.registry import build_method
 
 WIDTH = 6
@@ -284,3 +287,18 @@ def test_groups_are_found_from_a_fixed_start(case: Case) -> None:
     )
     assert means[:, 0].tolist() == pytest.approx(case.means)
     assert group.tolist() == case.group
+
+
+def test_stc_is_rekv_behind_its_two_parts() -> None:
+    ours = STCMemory()
+    assert (ours.topk, ours.window_tokens) == (ReKV().topk, ReKV().window_tokens)
+    assert (ours.encoder_default, ours.pre_llm_default) == ("stc", "stc")
+    opened = StreamOptions.read(None, "stc", "64MB")
+    assert {stage: choice.method for stage, choice in opened.recipe.stages.items()} == {
+        "encoder": "stc", "pre_llm": "stc",
+    }  # fmt: skip
+    assert opened.recipe.budget.per_frame(1, 196) == 60
+    named = StreamOptions.read("encoder:tome+pre_llm:stride", "stc", "64MB", keep_ratio=0.5)
+    assert named.recipe.stages["encoder"].method == "tome"
+    assert named.recipe.stages["pre_llm"].method == "stride"
+    assert named.recipe.budget.keep_ratio == 0.5
