@@ -11,13 +11,15 @@ from rich.console import Console
 
 from streamprune.catalog.info import Stage
 from streamprune.cli.app import app, progress_bars
+from streamprune.cli.evaluate_streams import STREAMS, evaluate_streams
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from streamprune.recipe import Recipe
 
-_SUITES = ("embedded",)
+_SUITES = ("embedded", "stream")
+_QUESTIONS, _NUM_FRAMES = 2000, 16
 _WIDTH = 110
 _ORACLE = "oracle"
 # stages whose methods have a budget
@@ -27,7 +29,7 @@ _KEEP_RATIOS = (0.5, 0.25, 0.1, 0.05)
 
 @app.command("eval")
 def evaluate(
-    suite: Annotated[str, typer.Option(help="Which questions: embedded.")] = "embedded",
+    suite: Annotated[str, typer.Option(help="Which questions: embedded or stream.")] = "embedded",
     recipe: Annotated[
         list[str] | None,
         typer.Option(
@@ -41,8 +43,21 @@ def evaluate(
         list[float] | None,
         typer.Option(help="Share KEPT, in (0, 1]; again for more. Default: 0.5, 0.25, 0.1, 0.05."),
     ] = None,
-    questions: Annotated[int, typer.Option(help="How many questions, at least; ten per clip.")] = 2000,
-    num_frames: Annotated[int, typer.Option(help="Frames of every clip.")] = 16,
+    questions: Annotated[
+        int | None, typer.Option(help="How many questions. Default: 2000, ten per clip; of streams 200.")
+    ] = None,
+    num_frames: Annotated[
+        int | None, typer.Option(help="Frames of every clip, default 16, or stream, default 1800.")
+    ] = None,
+    memory: Annotated[
+        list[str] | None,
+        typer.Option(help="stream: a memory, evidence-only or blind; again for more. Default: all."),
+    ] = None,
+    memory_bytes: Annotated[
+        list[str] | None,
+        typer.Option(help="stream: what it may hold; again for more. Default: 8MB, 32MB, 128MB."),
+    ] = None,
+    streams: Annotated[int, typer.Option(help="stream: so many share the questions.")] = STREAMS,
     model: Annotated[
         str, typer.Option(help="embedded, embedded-qwen, or a folder with one trained in the same world.")
     ] = "embedded",
@@ -59,6 +74,10 @@ def evaluate(
 
     The suite "embedded" asks a small trained model that ships with the package about made-up clips. It
     shows what a selection loses there and does not rank methods for real models.
+
+    The suite "stream" shows that model half an hour at one frame a second, and asks at ten moments about
+    things that were there for a frame or two. It measures memories; rows that --json FILE holds already are
+    not measured again.
     """
     from streamprune.budget import Budget
     from streamprune.checks import check_count
@@ -66,6 +85,16 @@ def evaluate(
 
     if suite not in _SUITES:
         raise UnknownNameError.among("suite", suite, _SUITES)
+    if suite == "stream":
+        _check_unused({"recipe": recipe, "keep_ratio": keep_ratio, "plot": plot}, suite)
+        evaluate_streams(
+            memory, memory_bytes, streams=streams, questions=questions, num_frames=num_frames, model=model,
+            json_file=json_file,
+        )  # fmt: skip
+        return
+    _check_unused({"memory": memory, "memory_bytes": memory_bytes}, suite)
+    questions = _QUESTIONS if questions is None else questions
+    num_frames = _NUM_FRAMES if num_frames is None else num_frames
     check_count("questions", questions)
     check_count("num_frames", num_frames)
     ratios = keep_ratio or list(_KEEP_RATIOS)
@@ -73,6 +102,17 @@ def evaluate(
         Budget(ratio)
     record = _measure(_recipes(recipe, stage, model), ratios, questions, num_frames, model, json_file)
     _show(record, json_file, plot)
+
+
+def _check_unused(options: Mapping[str, object], suite: str) -> None:
+    """Refuse options that the suite would pass over in silence."""
+    from streamprune.errors import InvalidValueError
+
+    for name, value in options.items():
+        if value is not None:
+            raise InvalidValueError(
+                f"--{name.replace('_', '-')} is not for the suite {suite!r}; leave it out"
+            )
 
 
 def _recipes(names: list[str] | None, stage: str, model: str) -> dict[str, Recipe | None]:

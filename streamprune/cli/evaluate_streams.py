@@ -1,0 +1,129 @@
+"""``streamprune eval --suite stream``: what memories still know of things seen for a moment, long ago."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from streamprune.cli.app import progress_bars
+
+if TYPE_CHECKING:
+    from streamprune.embedded.evaluate.needles import Needles
+
+MEMORY_BYTES = ("8MB", "32MB", "128MB")
+QUESTIONS, FRAMES, STREAMS = 200, 1800, 2
+_WIDTH = 130
+# what makes two records one
+_SAME = ("eval", "model", "streams", "frames", "questions", "context_tokens")
+
+
+def evaluate_streams(
+    memories: Sequence[str] | None,
+    memory_bytes: Sequence[str] | None,
+    *,
+    streams: int,
+    questions: int | None,
+    num_frames: int | None,
+    model: str,
+    json_file: Path | None,
+) -> None:
+    """Measure and show memories, by default all; go on with what ``json_file`` holds already."""
+    from streamprune.budget import read_bytes
+    from streamprune.checks import check_count
+    from streamprune.embedded.evaluate.needles import BASELINES, Needles
+    from streamprune.errors import UnknownNameError
+    from streamprune.registry import list_methods
+
+    known = [*(row.name for row in list_methods("memory")), *BASELINES]
+    for name in memories or ():
+        if name not in known:
+            raise UnknownNameError.among("memory", name, known)
+    sizes = [read_bytes("memory_bytes", size) for size in memory_bytes or MEMORY_BYTES]
+    asked = QUESTIONS if questions is None else questions
+    shown = FRAMES if num_frames is None else num_frames
+    for name, count in (("streams", streams), ("questions", asked), ("num_frames", shown)):
+        check_count(name, count)
+    with progress_bars() as report:
+        suite = Needles(streams, shown, asked, report, model)
+        record = _measure(suite, list(memories or known), sizes, json_file)
+    from streamprune.report.needles import needles_table
+
+    Console(width=max(_WIDTH, Console().width)).print(needles_table(record))
+    if json_file is not None:
+        Console(stderr=True, highlight=False).print(f"written: {json_file}")
+
+
+def _measure(
+    suite: Needles, memories: Sequence[str], sizes: Sequence[int], json_file: Path | None
+) -> dict[str, Any]:
+    from streamprune.report.record import circumstances, write_record
+
+    record: dict[str, Any] = {
+        "eval": "stream",
+        **circumstances(["streamprune", *sys.argv[1:]]),
+        "model": suite.model,
+        "streams": suite.streams,
+        "frames": suite.frames,
+        "questions": suite.questions,
+        "context_tokens": suite.context_tokens,
+        "rows": [],
+    }
+    done = {} if json_file is None else _earlier(json_file, record)
+    for memory, size, measure in _rows(suite, memories, sizes):
+        key = memory, size
+        figures = done.pop(key, None) or {"memory": memory, "memory_bytes": size, **measure()}
+        record["rows"].append(figures)
+        if json_file is not None:
+            # what was measured survives an interruption
+            write_record(json_file, record | {"rows": [*record["rows"], *done.values()]})
+    return record | {"rows": [*record["rows"], *done.values()]}
+
+
+def _rows(
+    suite: Needles, memories: Sequence[str], sizes: Sequence[int]
+) -> Iterator[tuple[str, int | None, Callable[[], dict[str, Any]]]]:
+    """Name, bytes and measurement of every row."""
+    from streamprune.embedded.evaluate.needles import BLIND, EVIDENCE
+
+    for memory in memories:
+        if memory == EVIDENCE:
+            yield memory, None, suite.evidence_only
+        elif memory == BLIND:
+            yield memory, None, suite.blind
+        else:
+            for size in sizes:
+                yield memory, size, lambda memory=memory, size=size: _figures(suite, memory, size)  # type: ignore[misc]
+
+
+def _figures(suite: Needles, memory: str, size: int) -> dict[str, Any]:
+    """Figures, or why there are none: a budget that is too small for a memory is a result."""
+    from streamprune.errors import InvalidValueError
+
+    try:
+        return suite.measure(memory, size)
+    except InvalidValueError as error:
+        return {"refused": str(error)}
+
+
+def _earlier(json_file: Path, record: Mapping[str, Any]) -> dict[tuple[str, int | None], dict[str, Any]]:
+    """The rows that ``json_file`` holds; InvalidValueError when it is about something else."""
+    from streamprune.errors import InvalidValueError
+
+    try:
+        found = json.loads(json_file.read_text(encoding="utf-8"))
+        differs = [name for name in _SAME if found.get(name) != record[name]]
+    except FileNotFoundError:
+        return {}
+    except (ValueError, AttributeError) as error:
+        raise InvalidValueError(
+            f"{str(json_file)!r} is no record of streams: {error}; name another"
+        ) from error
+    if differs:
+        said = ", ".join(f"{name} {found.get(name)!r}, not {record[name]!r}" for name in differs)
+        raise InvalidValueError(f"{str(json_file)!r} holds a record with {said}; remove it or name another")
+    return {(row["memory"], row["memory_bytes"]): row for row in found["rows"]}
