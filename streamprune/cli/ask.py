@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from streamprune.cli import ask_options as options
 from streamprune.cli.app import app, progress_bars
 from streamprune.cli.ask_output import answers_object, print_answers, print_warnings
+from streamprune.cli.model_choice import ModelChoice
 from streamprune.errors import InvalidValueError
 
 if TYPE_CHECKING:
     from streamprune.pipelines.frame_request import FrameRequest
-    from streamprune.pipelines.offline import Answer, VideoLLM
+    from streamprune.pipelines.offline import Answer
     from streamprune.pipelines.request import AnswerRequest
     from streamprune.positions import PositionRule, Positions, TextAfter
     from streamprune.readers import Source
@@ -67,7 +68,7 @@ def ask(
 
     # the video is opened first: a misspelt path should not wait for a model to load
     with open_source(video, backend=backend) as source:
-        loaded = _Model(model, device, dtype)
+        loaded = ModelChoice(model, device, dtype)
         if chat:
             _chat(source, looks, requests[0], loaded, as_json)
         else:
@@ -106,7 +107,7 @@ def _at_same_budget(other: Recipe, chosen: Recipe) -> Recipe:
 
 
 def _answers(
-    source: Source, looks: FrameRequest, requests: Sequence[AnswerRequest], model: _Model
+    source: Source, looks: FrameRequest, requests: Sequence[AnswerRequest], model: ModelChoice
 ) -> list[list[Answer]]:
     """The answers to each of ``requests``, from the same frames."""
     questions = requests[0].questions
@@ -128,7 +129,7 @@ def _tell(
     source: Source,
     looks: FrameRequest,
     requests: Sequence[AnswerRequest],
-    model: _Model,
+    model: ModelChoice,
     as_json: bool,
 ) -> None:
     """Ask, and print the answers."""
@@ -141,7 +142,9 @@ def _tell(
         print_answers(questions, recipes, answers)
 
 
-def _chat(source: Source, looks: FrameRequest, request: AnswerRequest, model: _Model, as_json: bool) -> None:
+def _chat(
+    source: Source, looks: FrameRequest, request: AnswerRequest, model: ModelChoice, as_json: bool
+) -> None:
     from streamprune.cli.converse import converse
 
     with progress_bars() as report:
@@ -149,21 +152,3 @@ def _chat(source: Source, looks: FrameRequest, request: AnswerRequest, model: _M
         chat = vlm.chat(source, **{**request.settings, **looks.given}, progress=report)
     converse(chat, request.questions, as_json=as_json)
     print_warnings(source.info.source, chat.history[0].warnings if chat.history else ())
-
-
-@dataclass(frozen=True)
-class _Model:
-    """Which model, and where."""
-
-    name: str
-    device: str | None
-    dtype: str | None
-
-    def load(self, report: Callable[[str, int, int], None]) -> VideoLLM:
-        """Load it, telling ``report`` about it."""
-        report("load", 0, 1)
-        from streamprune.pipelines.offline import load
-
-        vlm = load(self.name, device=self.device, dtype=self.dtype)
-        report("load", 1, 1)
-        return vlm
