@@ -226,14 +226,49 @@ class TokenContext(Context):
 
     def write(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
         """As the base class says."""
-        own_keys, own_values, _ = self._store.held(layer)
+        parts = self._parts(layer)
+        values.copy_(torch.cat([part for _, part in parts], 1))
+        keys.copy_(self.rotated_keys(layer))
+
+    def rotated_keys(self, layer: int) -> torch.Tensor:
+        """(kv_heads, tokens, head_dim)."""
+        unrotated = torch.cat([part for part, _ in self._parts(layer)], 1)
+        return self._rotation.turned(unrotated[None], self.positions(layer)[:, None])[0]
+
+    def attention(
+        self,
+        layer: int,
+        queries: torch.Tensor,
+        places: torch.Tensor,
+        *,
+        first: int = 0,
+        unseen: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """(tokens - first,) float32: attention received from ``queries``, mean over them and over heads.
+
+        Args:
+            queries: (query_heads, rows, head_dim) before rotation.
+            places: (axes, rows) where they stand.
+            first: the softmax is over the tokens from this one on.
+            unseen: (rows, tokens - first) bool, what a query does not see.
+        """
+        keys = self.rotated_keys(layer)[:, first:].float()
+        turned = self._rotation.turned(queries[None].float(), places[:, None, None])[0]
+        grouped = turned.reshape(len(keys), -1, *turned.shape[1:]) * keys.shape[-1] ** -0.5
+        total = torch.zeros(keys.shape[1], device=keys.device)
+        for heads, own in zip(grouped, keys, strict=True):
+            logits = heads @ own.T
+            if unseen is not None:
+                logits.masked_fill_(unseen, -torch.inf)
+            total += torch.softmax(logits, -1).mean((0, 1))
+        return total / len(keys)
+
+    def _parts(self, layer: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Unrotated keys and values of the head, the store and the blocks."""
+        keys, values, _ = self._store.held(layer)
         if self._chosen is not None:
-            own_keys, own_values = own_keys[:, self._chosen[layer]], own_values[:, self._chosen[layer]]
-        rest = [block.read(layer) for block in self._blocks]
-        head_keys, head_values = self._head.read(layer)
-        torch.cat([head_values, own_values, *(part for _, part in rest)], 1, out=values)
-        unrotated = torch.cat([head_keys, own_keys, *(part for part, _ in rest)], 1)
-        keys.copy_(self._rotation.turned(unrotated[None], self.positions(layer)[:, None])[0])
+            keys, values = keys[:, self._chosen[layer]], values[:, self._chosen[layer]]
+        return [self._head.read(layer), (keys, values), *(block.read(layer) for block in self._blocks)]
 
     def _labels(self, layer: int) -> torch.Tensor:
         labels = self._store.held(layer)[2]
