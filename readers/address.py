@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from streamprune.errors import InvalidValueError, SourceNotFoundError, SourcePermissionError
+from streamprune.errors import InvalidValueError, SourceNotFoundError
 from streamprune.readers.credentials import redacted
-from streamprune.readers.pipe import open_named_pipe, open_stdin
+from streamprune.readers.pipe import Pipe, stdin_pipe
 
 STDIN = "-"
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "tcp")
@@ -60,7 +60,7 @@ class Address:
 
 
 def read_address(source: str | int | os.PathLike[str]) -> Address | None:
-    """The live source that ``source`` names; None for a file's path.
+    """The live source that ``source`` names; None for a file's path. Opens nothing.
 
     It may be a URL, the number or device of a camera, a named pipe, or "-" for standard input.
 
@@ -72,7 +72,7 @@ def read_address(source: str | int | os.PathLike[str]) -> Address | None:
     if not isinstance(source, str):
         return _special_file(os.fspath(source))
     if source == STDIN:
-        return Address(open_stdin(), "standard input", returns=False)
+        return Address(stdin_pipe(), "standard input", returns=False)
     if _URL.match(source):
         return _url(source)
     if _VIDEO_DEVICE.match(source):
@@ -114,10 +114,7 @@ def _special_file(source: str) -> Address | None:
     except (OSError, ValueError):
         return None
     if stat.S_ISFIFO(mode):
-        try:
-            return Address(open_named_pipe(source), source, returns=False)
-        except PermissionError as error:
-            raise SourcePermissionError(f"{source}: no permission to read it") from error
+        return Address(Pipe(source), source, returns=False)
     if stat.S_ISCHR(mode) and path.resolve().name.startswith("video"):
         return _device(str(path.resolve()), source)
     return None

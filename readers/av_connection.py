@@ -96,7 +96,7 @@ def _open(address: Address, live: LiveOptions) -> InputContainer:
     protocols = {"protocol_whitelist": _PROTOCOLS} if timed and address.format is None else {}
     try:
         container: InputContainer = av.open(
-            address.target,
+            address.target.open() if isinstance(address.target, Pipe) else address.target,
             format=address.format,
             container_options={**address.options, **protocols},
             timeout=(live.open_timeout_seconds, live.read_timeout_seconds) if timed else None,
