@@ -96,8 +96,8 @@ class LiveVLM(KvMethod):
                 "positions of the stream; the short-term part always does",
             ),
             (
-                "version 2 of the paper, without released code: how many queries observe, how many tokens are kept wherever they "
-                "are and how long the short-term part is are choices of this project",
+                "version 2 of the paper, which has no released code: how many queries observe, how many "
+                "tokens are kept wherever they are and how long the short-term part is were chosen here",
                 "what fills no page, at the end of the long-term part, always comes back",
                 "text around a frame competes like its tokens",
                 "fewer tokens than the published 12,000 where the bytes or the model allow no more",
@@ -131,13 +131,20 @@ class _LiveVLMState(KvMemory):
         block = self.block(block)
         if heard.chunk_queries is None:
             raise SignalError("chunk_queries: importance is what new frames attend to; give their queries")
-        while len(self._recent) and (len(self._recent) >= self._recent_frames or not self.fits(block.nbytes)):
-            self._store.add(self._whole()[0])
+        while len(self._recent) and not self._is_room_for(block):
+            oldest = self._whole()[0]
             self._recent.pop()
-            if self._store.count > self._max_tokens:
-                self._cut(block, heard.chunk_queries)
+            self._cut(block, heard.chunk_queries, self._store.capacity - oldest.tokens)
+            if oldest.tokens <= self._store.capacity:
+                self._store.add(oldest)
+            self._cut(block, heard.chunk_queries, self._max_tokens)
         if self.fits(block.nbytes):
             self._recent.push(Page(block))
+
+    def _is_room_for(self, block: Block) -> bool:
+        most = self._recent_frames * frame_tokens(self.room)
+        few = len(self._recent) < self._recent_frames and self._recent.tokens + block.tokens <= most
+        return few and self.fits(block.nbytes)
 
     def _whole(self) -> list[Block]:
         return [page.block for page in self._recent.pages if isinstance(page.block, Block)]
