@@ -8,9 +8,13 @@ with vlm.open_stream(memory_bytes="256MB", fps=2) as live:
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
+from fractions import Fraction
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
@@ -20,16 +24,25 @@ from streamprune.cache.ledger import Ledger
 from streamprune.errors import InvalidValueError, StreamClosedError
 from streamprune.models.base import VideoFamily
 from streamprune.pipelines.answers import Answer, AnswerStream
-from streamprune.pipelines.live_answer import Answering
 from streamprune.pipelines.live_clock import StreamClock
+from streamprune.pipelines.live_describe import described
 from streamprune.pipelines.live_dialogue import Dialogue
+from streamprune.pipelines.live_feed import Feed
 from streamprune.pipelines.live_opening import Parts, clip_of, open_parts
 from streamprune.pipelines.live_options import StreamOptions
 from streamprune.pipelines.live_picture import Picture, read_picture
 from streamprune.pipelines.live_question import Question, read_question
 from streamprune.pipelines.live_stats import LiveStats, Pushed, Tally
+from streamprune.pipelines.live_watch import Alert, Watch, WatchOptions, begins_with_yes
+from streamprune.pipelines.live_workers import Workers
+from streamprune.readers import Frame
+from streamprune.readers.base import check_fps
+from streamprune.readers.live_options import DropPolicy
 
 CORRUPT = "damaged"
+
+# their threads are ended before the interpreter goes down, as if they had been closed
+_open_streams: weakref.WeakSet[LiveStream] = weakref.WeakSet()
 
 
 class LiveStream:
@@ -44,9 +57,11 @@ class LiveStream:
         self._ledger = Ledger(options.memory_bytes)
         self._order = threading.Lock()  # of frames, and of what must not come between two of them
         self._closed = False
+        self._workers = Workers(self._push_from, self._ledger, options.for_frames)
         self._dialogue = Dialogue(self._ledger, options.dialogue_bytes)
         self._begin_anew()
         self._parts = self._open(*options.frame_size)
+        _open_streams.add(self)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{self._parts.ingest.number} frames"
@@ -78,10 +93,7 @@ class LiveStream:
         DeviceError when the device runs out of memory. A frame that is not wanted is no error: see
         ``Pushed.reason``.
         """
-        picture = read_picture(frame, pts_seconds)
-        with self._order:
-            self._check_open()
-            return self._take(picture)
+        return self._push(read_picture(frame, pts_seconds))
 
     async def push_async(self, frame: Any, pts_seconds: float | None = None) -> Pushed:
         """As :meth:`push`, in a thread."""
@@ -118,6 +130,50 @@ class LiveStream:
         finally:
             ended.set()
 
+    def push_from(
+        self,
+        source: Any,
+        *,
+        fps: float | Fraction | None = None,
+        drop: DropPolicy | None = "latest",
+        **options: Any,
+    ) -> Feed:
+        """Push the frames of ``source`` from a thread of its own, until it ends or the feed is stopped.
+
+        Args:
+            source: whatever ``open_source`` takes, or an open Source, which the feed closes in the end.
+            fps: at most so many frames a second.
+            drop: what a live source does with frames that come faster than they are taken in.
+            **options: of ``open_source``, e.g. ``realtime=True`` for a file.
+
+        Raises what ``open_source`` raises; InvalidValueError where too few bytes are left for its queue.
+        """
+        self._check_open()
+        return self._workers.feed(source, None if fps is None else check_fps("fps", fps), drop, options)
+
+    def watch(
+        self,
+        question: str,
+        callback: Callable[[Alert], object],
+        *,
+        every: float | None = None,
+        on_novelty: bool = False,
+        when: Callable[[str], bool] = begins_with_yes,
+        repeat: bool = False,
+        **settings: Any,
+    ) -> Watch:
+        """Ask ``question`` again and again in a thread of its own, and call ``callback`` with an Alert.
+
+        Args:
+            every, on_novelty, when, repeat: see :class:`~streamprune.pipelines.live_watch.WatchOptions`.
+            **settings: as of :meth:`ask`; ``max_new_tokens`` is 16 unless given.
+        """
+        asked = read_question(question, **{"max_new_tokens": 16, **settings})
+        chosen = WatchOptions(every=every, on_novelty=on_novelty, when=when, repeat=repeat)
+        self._check_open()
+        ask = partial(self._answer, asked, None)
+        return self._workers.watch(lambda: Watch(question, ask, callback, chosen))
+
     def stats(self) -> LiveStats:
         """This moment."""
         with self._parts.ingest.state_lock:
@@ -135,6 +191,10 @@ class LiveStream:
             **self._tally.read(),
         )
 
+    def describe(self) -> dict[str, Any]:
+        """The settings in effect, who may hold how much, and what the memory reproduces, ready for JSON."""
+        return described(self.family, self.options, self._parts.plan)
+
     def tensors(self) -> Iterator[torch.Tensor]:
         """Everything that is held beside the model."""
         yield from self._parts.tensors()
@@ -151,21 +211,29 @@ class LiveStream:
             self._parts = self._open(size.rows, size.cols)
 
     def close(self) -> None:
-        """Forget everything and free it; closing twice is harmless."""
+        """End feeds, watches and answers, forget everything and free it; closing twice is harmless."""
         with self._order:
             if self._closed:
                 return
             self._closed = True
-            self._parts.close()
-            self._dialogue.clear()
+        self._workers.stop()
+        self._parts.close()
+        self._dialogue.clear()
 
     def _begin_anew(self) -> None:
         self._clock, self._tally = StreamClock(self.options.fps), Tally()
-        self._answering = Answering(self.options, self._dialogue)
 
     def _open(self, rows: int, cols: int) -> Parts:
         clip = clip_of(self.family, self.options, rows, cols)
-        return open_parts(self.family, self.options, self._ledger, clip)
+        return open_parts(self.family, self.options, self._ledger, clip, self._dialogue)
+
+    def _push_from(self, origin: str, frame: Frame) -> Pushed:
+        return self._push(read_picture(frame, origin=origin))
+
+    def _push(self, picture: Picture) -> Pushed:
+        with self._order:
+            self._check_open()
+            return self._take(picture)
 
     def _take(self, picture: Picture) -> Pushed:
         """Take ``picture`` in; called with the order held."""
@@ -177,10 +245,12 @@ class LiveStream:
             return self._counted(refused, picture)
         try:
             self._fit(picture)
-            pushed, _ = self._parts.ingest.take(picture.image, moment.seconds)
+            pushed, event = self._parts.ingest.take(picture.image, moment.seconds)
         except Exception as error:
             self._tally.failed(f"failed: {type(error).__name__}")
             raise
+        if pushed.tokens_in:
+            self._workers.notice(moment.seconds, event)
         return self._counted(pushed, picture)
 
     def _fit(self, picture: Picture) -> None:
@@ -218,10 +288,16 @@ class LiveStream:
         self._check_open()
         told = self._tally.read()
         counts = (self._parts.ingest.number, told["tokens_in"], told["tokens_kept"])
-        answer = self._answering.answer(self._parts, question, counts, say, ended)
+        answer = self._parts.answering.answer(question, counts, say, ended or threading.Event())
         self._tally.answered()
         return answer
 
     def _check_open(self) -> None:
         if self._closed:
             raise StreamClosedError("the stream is closed; open another one with vlm.open_stream()")
+
+
+@atexit.register
+def _close_all() -> None:
+    for stream in list(_open_streams):
+        stream.close()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from streamprune.cache.block import FeatureBlock
 from streamprune.cache.context import Context
 from streamprune.cache.working import WorkingCache
-from streamprune.errors import InvalidValueError
+from streamprune.errors import InvalidValueError, StreamClosedError
 from streamprune.metrics.flops import DecoderShape
 from streamprune.metrics.memory import PeakMemory, kv_bytes
 from streamprune.models.devices import out_of_memory_explained
@@ -20,8 +20,9 @@ from streamprune.models.stream_answer import answer as answer_tokens
 from streamprune.models.stream_model import Chunk
 from streamprune.pipelines.answers import Answer, Stats
 from streamprune.pipelines.live_dialogue import Dialogue, dialogue_tail
-from streamprune.pipelines.live_opening import Parts
+from streamprune.pipelines.live_ingest import Ingest
 from streamprune.pipelines.live_options import StreamOptions
+from streamprune.pipelines.live_plan import Plan
 from streamprune.pipelines.live_question import Question
 
 # how often an answer that waits for its turn looks whether it is still wanted
@@ -49,21 +50,48 @@ class Answering:
     """Answers questions about one stream, from any thread, as many at once as there are working copies.
 
     Args:
+        ingest: holds what is remembered.
+        plan: how large the working copies are.
         options: of the stream.
         dialogue: what was said before.
     """
 
-    def __init__(self, options: StreamOptions, dialogue: Dialogue) -> None:
+    def __init__(self, ingest: Ingest, plan: Plan, options: StreamOptions, dialogue: Dialogue) -> None:
+        self._ingest, self._plan = ingest, plan
         self._options, self._dialogue = options, dialogue
         self._copies = threading.Semaphore(options.answers_at_once)
+        self._changed = threading.Condition()
+        self._under_way: list[threading.Event] = []
+        self._ended = False
+
+    def end(self) -> None:
+        """End all answers, and wait until they are over; no other begins."""
+        with self._changed:
+            self._ended = True
+            for stop in self._under_way:
+                stop.set()
+            while self._under_way:
+                self._changed.wait()
+
+    @contextmanager
+    def _entered(self, stop: threading.Event) -> Iterator[None]:
+        with self._changed:
+            if self._ended:
+                raise StreamClosedError("the stream was closed, or began anew, before the answer")
+            self._under_way.append(stop)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._under_way.remove(stop)
+                self._changed.notify_all()
 
     def answer(
         self,
-        parts: Parts,
         question: Question,
         counts: tuple[int, int, int],
-        say: Callable[[str], None] | None = None,
-        stop: threading.Event | None = None,
+        say: Callable[[str], None] | None,
+        stop: threading.Event,
     ) -> Answer:
         """Answer from what the stream remembers when the answer's turn has come.
 
@@ -72,35 +100,35 @@ class Answering:
             say: called with every piece of text.
             stop: ends the answer after the current token; one that has not begun stays empty.
         """
-        family, room = parts.model.family, parts.plan.room
-        peak = PeakMemory(family.device).start()
-        tail = self._tail(parts, question)
-        with self._turn(stop) as is_wanted:
+        ingest = self._ingest
+        peak = PeakMemory(ingest.family.device).start()
+        tail = self._tail(question)
+        with self._entered(stop), self._turn(stop) as is_wanted:
             if not is_wanted:
-                return self._told(question, "", _nothing(counts), parts)
+                return self._told(question, "", _nothing(counts))
             with (
                 out_of_memory_explained("an answer about the stream"),
-                WorkingCache(room.shape, parts.plan.answer_tokens, parts.ingest.ledger) as cache,
+                WorkingCache(self._plan.room.shape, self._plan.answer_tokens, ingest.ledger) as cache,
             ):
-                recalled = self._recall(parts, tail, cache, stop)
+                recalled = self._recall(tail, cache, stop)
                 said = answer_tokens(
-                    parts.model,
+                    ingest.model,
                     tail,
-                    parts.model.tail_place(parts.ingest.grid, recalled.end),
+                    ingest.model.tail_place(ingest.grid, recalled.end),
                     cache,
                     max_new_tokens=question.max_new_tokens,
                     sampling=question.sampling,
                     on_text=say,
                     stop=stop,
                 )
-                stats = self._stats(parts, counts, recalled, len(tail), said, kv_bytes(cache))
+                stats = self._stats(counts, recalled, len(tail), said, kv_bytes(cache))
         if question.remember:
             self._dialogue.add(question.text, said.text)
-        return self._told(question, said.text, replace(stats, peak_bytes=peak.read()), parts)
+        return self._told(question, said.text, replace(stats, peak_bytes=peak.read()))
 
-    def _tail(self, parts: Parts, question: Question) -> Chunk:
+    def _tail(self, question: Question) -> Chunk:
         """What stands behind the frames: the dialogue as far as there is room, and the question."""
-        model, grid = parts.model, parts.ingest.grid
+        model, grid = self._ingest.model, self._ingest.grid
         room = self._options.answer_tokens - question.max_new_tokens
         turns = self._dialogue.turns()
         for first in range(len(turns) + 1):
@@ -114,31 +142,29 @@ class Answering:
         )
 
     @contextmanager
-    def _turn(self, stop: threading.Event | None) -> Iterator[bool]:
+    def _turn(self, stop: threading.Event) -> Iterator[bool]:
         """Wait for a working copy; False when nobody waits for the answer any more."""
         while not self._copies.acquire(timeout=_PATIENCE_SECONDS):
-            if stop is not None and stop.is_set():
+            if stop.is_set():
                 yield False
                 return
         try:
-            yield stop is None or not stop.is_set()
+            yield not stop.is_set()
         finally:
             self._copies.release()
 
-    def _recall(
-        self, parts: Parts, tail: Chunk, cache: WorkingCache, stop: threading.Event | None
-    ) -> _Recalled:
+    def _recall(self, tail: Chunk, cache: WorkingCache, stop: threading.Event) -> _Recalled:
         """Fill ``cache`` with what the memory recalls for the question."""
         started = time.perf_counter()
-        ingest, queries, read = parts.ingest, None, 0
+        ingest, queries, read = self._ingest, None, 0
         if "question_queries" in self._options.memory.wants:
             with ingest.state_lock:
                 context = ingest.memory.question_context()
                 cache.fill(context)
                 end = context.end
             with ingest.family.lock:
-                place = parts.model.tail_place(ingest.grid, end)
-                queries = parts.model.read(tail, place, cache, queries=True).queries
+                place = ingest.model.tail_place(ingest.grid, end)
+                queries = ingest.model.read(tail, place, cache, queries=True).queries
             read = len(tail)
         with ingest.state_lock:
             found = ingest.memory.recall(queries)
@@ -149,14 +175,14 @@ class Answering:
                 head = ingest.memory.context()
                 cache.fill(head)
                 # what they are changes as soon as the lock is let go
-                end, blocks = head.end, self._copied(parts, found)
+                end, blocks = head.end, self._copied(found)
         if blocks:
-            end = self._read_anew(parts, blocks, end, cache, stop)
+            end = self._read_anew(blocks, end, cache, stop)
             read += sum(block.tokens for block in blocks)
         return _Recalled(end, cache.length, read, 1000 * (time.perf_counter() - started))
 
-    def _copied(self, parts: Parts, blocks: Sequence[FeatureBlock]) -> list[FeatureBlock]:
-        parts.ingest.ledger.take("working", _storage(blocks))
+    def _copied(self, blocks: Sequence[FeatureBlock]) -> list[FeatureBlock]:
+        self._ingest.ledger.take("working", _storage(blocks))
         return [
             replace(
                 block,
@@ -170,19 +196,18 @@ class Answering:
 
     def _read_anew(
         self,
-        parts: Parts,
         blocks: list[FeatureBlock],
         end: tuple[int, ...],
         cache: WorkingCache,
-        stop: threading.Event | None,
+        stop: threading.Event,
     ) -> tuple[int, ...]:
         """Let the model read ``blocks`` behind the head, a frame at a time; where the last one ends."""
-        model, grid, ledger = parts.model, parts.ingest.grid, parts.ingest.ledger
+        model, grid, ledger = self._ingest.model, self._ingest.grid, self._ingest.ledger
         try:
             for block in blocks:
-                if stop is not None and stop.is_set():
+                if stop.is_set():
                     break
-                with parts.ingest.family.lock:
+                with self._ingest.family.lock:
                     chunk = model.of_block(grid, block)
                     model.read(chunk, end, cache)
                 end = tuple(at + wide for at, wide in zip(end, chunk.span, strict=True))
@@ -192,14 +217,13 @@ class Answering:
 
     def _stats(
         self,
-        parts: Parts,
         counts: tuple[int, int, int],
         recalled: _Recalled,
         tail_tokens: int,
         said: StreamAnswer,
         held_bytes: int,
     ) -> Stats:
-        shape = DecoderShape.from_config(parts.model.family.text_config)
+        shape = DecoderShape.from_config(self._ingest.family.text_config)
         frames, tokens_in, _ = counts
         new = len(said.token_ids)
         held = [recalled.tokens] * shape.layers
@@ -220,7 +244,7 @@ class Answering:
             kv_bytes=held_bytes,
         )
 
-    def _told(self, question: Question, text: str, stats: Stats, parts: Parts) -> Answer:
+    def _told(self, question: Question, text: str, stats: Stats) -> Answer:
         return Answer(text=text, question=question.text, stats=stats, recipe=self._options.recipe.name)
 
 

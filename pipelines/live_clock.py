@@ -31,6 +31,28 @@ class Moment:
     refused: str = ""
 
 
+class Slots:
+    """Lets one frame through in each of the slots that a rate cuts time into.
+
+    Args:
+        fps: slots a second; None lets everything through.
+    """
+
+    def __init__(self, fps: Fraction | None) -> None:
+        self._fps = fps
+        self.taken: int | None = None
+
+    def take(self, seconds: float) -> bool:
+        """Whether the slot at ``seconds`` was free until now."""
+        if self._fps is None:
+            return True
+        slot = math.floor(seconds * float(self._fps) + _SLACK)
+        if slot == self.taken:
+            return False
+        self.taken = slot
+        return True
+
+
 class StreamClock:
     """Gives frames their times in the stream, and says which come too soon.
 
@@ -43,12 +65,11 @@ class StreamClock:
     """
 
     def __init__(self, fps: Fraction | None) -> None:
-        self._fps = fps
+        self._slots = Slots(fps)
         self._step = float(1 / (fps or _DEFAULT_FPS))
         self._newest: float | None = None
         self._offset = 0.0
         self._origin = ""
-        self._slot: int | None = None
         self.jumps = 0
 
     @property
@@ -67,7 +88,7 @@ class StreamClock:
         if self._newest is not None and seconds <= self._newest:
             return Moment(seconds, LATE)
         self._newest = seconds
-        return self._due(seconds)
+        return Moment(seconds, "" if self._slots.take(seconds) else TOO_SOON)
 
     def _seconds(self, pts_seconds: float | None, origin: str) -> float:
         new, self._origin = origin != self._origin, origin
@@ -83,21 +104,11 @@ class StreamClock:
             return newest + self._step
         return seconds
 
-    def _due(self, seconds: float) -> Moment:
-        """One frame in each of the slots that ``fps`` cuts time into."""
-        if self._fps is None:
-            return Moment(seconds)
-        slot = math.floor(seconds * float(self._fps) + _SLACK)
-        if self._slot is not None and slot <= self._slot:
-            return Moment(seconds, TOO_SOON)
-        self._slot = slot
-        return Moment(seconds)
-
     def state(self) -> dict[str, Any]:
         """What JSON can hold of it."""
-        return {"newest": self._newest, "slot": self._slot, "jumps": self.jumps}
+        return {"newest": self._newest, "slot": self._slots.taken, "jumps": self.jumps}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved :meth:`state`; what comes then begins anew."""
-        self._newest, self._slot, self.jumps = state["newest"], state["slot"], state["jumps"]
+        self._newest, self._slots.taken, self.jumps = state["newest"], state["slot"], state["jumps"]
         self._offset, self._origin = 0.0, "before"

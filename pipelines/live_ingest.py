@@ -64,6 +64,7 @@ class Ingest:
         self.clip = clip
         self.number = 0
         self.begun = False
+        self._event = False  # among the pictures of the slice that is being filled
         self.begin: tuple[int, ...] = ()
 
     @property
@@ -119,7 +120,7 @@ class Ingest:
         return Look(1.0, False, True) if self.gate is None else self.gate.look(image)
 
     def take(self, image: Image, seconds: float) -> tuple[Pushed, bool]:
-        """Take the next frame in; also whether it is an event. Nothing is changed by one that fails."""
+        """Take the next frame in; also whether something new can be asked about since it was."""
         watch = Stopwatch(self.family.vision_device())
         self.begun = True
         with watch.measure("gate"):
@@ -129,10 +130,12 @@ class Ingest:
             return replace(pushed, accepted=False, reason=DUPLICATE, ms=watch.ms), False
         with out_of_memory_explained("a frame of the stream"):
             kept = self.tokens.take(image, self.clip, seconds, look.novelty, watch)
+            self._event |= look.event
             if kept is None:
-                return replace(pushed, reason=WAITS, ms=watch.ms), look.event
+                return replace(pushed, reason=WAITS, ms=watch.ms), False
+            event, self._event = self._event, False
             self._write(kept, watch)
-        return replace(pushed, ms=watch.ms, **kept.told()), look.event
+        return replace(pushed, ms=watch.ms, **kept.told()), event
 
     def _write(self, kept: KeptFrame, watch: Stopwatch) -> None:
         """Let the language model read what is left of a frame, if the memory wants it read, and remember."""

@@ -19,6 +19,8 @@ from streamprune.models.inside_tower import check_inside
 from streamprune.models.preprocessing import Clip
 from streamprune.models.stream_model import StreamModel
 from streamprune.models.tower_stream import TowerStream
+from streamprune.pipelines.live_answer import Answering
+from streamprune.pipelines.live_dialogue import Dialogue
 from streamprune.pipelines.live_ingest import Ingest
 from streamprune.pipelines.live_options import StreamOptions
 from streamprune.pipelines.live_plan import Plan, Shares, plan
@@ -34,6 +36,7 @@ class Parts:
         model: reads frames and questions.
         ingest: the way in.
         memory: what is remembered.
+        answering: the way out.
         plan: who may hold how much.
         size: (rows, cols) in pixels in which the tower sees frames.
     """
@@ -41,11 +44,13 @@ class Parts:
     model: StreamModel
     ingest: Ingest
     memory: StreamMemory
+    answering: Answering
     plan: Plan
     size: tuple[int, int]
 
     def close(self) -> None:
-        """Let go of everything."""
+        """End answers, and let go of everything."""
+        self.answering.end()
         self.ingest.close()
 
     def tensors(self) -> Iterator[torch.Tensor]:
@@ -58,7 +63,9 @@ def clip_of(family: VideoFamily, options: StreamOptions, rows: int, cols: int) -
     return Clip(options.clip_frames or family.default_num_frames, rows, cols)
 
 
-def open_parts(family: VideoFamily, options: StreamOptions, ledger: Ledger, clip: Clip) -> Parts:
+def open_parts(
+    family: VideoFamily, options: StreamOptions, ledger: Ledger, clip: Clip, dialogue: Dialogue
+) -> Parts:
     """Make a stream whose pictures are as large as those of ``clip``.
 
     Raises UsageError, UnsupportedModelError, SignalError, or InvalidValueError for too few bytes.
@@ -98,7 +105,7 @@ def open_parts(family: VideoFamily, options: StreamOptions, ledger: Ledger, clip
         memory = options.memory.begin(shared.room)
         ingest.open(memory, shared, grid)
         undo.pop_all()
-    return Parts(model, ingest, memory, shared, size)
+    return Parts(model, ingest, memory, Answering(ingest, shared, options, dialogue), shared, size)
 
 
 def _tower(family: VideoFamily, options: StreamOptions, ledger: Ledger) -> Tower:

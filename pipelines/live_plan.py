@@ -41,11 +41,13 @@ class Plan:
         room: for the memory.
         write_tokens: of the working copy in which frames are read; 0 for memories that do not read them.
         answer_tokens: of the one in which answers are given.
+        parts: bytes by what they are for.
     """
 
     room: Room
     write_tokens: int
     answer_tokens: int
+    parts: Mapping[str, int]
 
 
 def plan(method: MemoryMethod, room: Room, shares: Shares, name: str, *, context_given: bool) -> Plan:
@@ -83,13 +85,18 @@ def plan(method: MemoryMethod, room: Room, shares: Shares, name: str, *, context
         middle = (low + high + 1) // 2
         low, high = (middle, high) if needed(room, middle) <= total else (low, middle - 1)
     room = replace(room, memory_bytes=low)
-    return Plan(room, *_capacities(method, room, shares))
+    return Plan(room, *_capacities(method, room, shares), _parts(method, room, shares))
+
+
+def _parts(method: MemoryMethod, room: Room, shares: Shares) -> dict[str, int]:
+    """Bytes by what they are for."""
+    working = _working(method, room, shares)
+    return {"memory": room.memory_bytes, **shares.fixed, "working copies": working}
 
 
 def _too_small(method: MemoryMethod, room: Room, shares: Shares, name: str) -> InvalidValueError:
     total, least = room.ledger.memory_bytes, method.minimum_bytes(room)
-    room = replace(room, memory_bytes=least)
-    parts = {"memory": least, **shares.fixed, "working copies": _working(method, room, shares)}
+    parts = _parts(method, replace(room, memory_bytes=least), shares)
     said = ", ".join(f"{what} {nbytes:,}" for what, nbytes in parts.items() if nbytes)
     return InvalidValueError(
         f"memory_bytes={total:,} is too small for {name}: at least {sum(parts.values()):,} bytes ({said}); "

@@ -69,6 +69,11 @@ class LiveSource(Source):
             backend="pyav",
         )
 
+    @property
+    def queue_bytes(self) -> int:
+        """As of every source."""
+        return self._intake.waiting.max_bytes
+
     def health(self) -> Health:
         """How it is doing now; also after closing."""
         return self._intake.pulse.health(self._intake.waiting.held_bytes)

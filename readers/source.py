@@ -41,6 +41,11 @@ class Source(ABC):
         """Whether `close` was called."""
         return self._closed
 
+    @property
+    def queue_bytes(self) -> int:
+        """Most bytes of decoded pictures that wait for whoever iterates; a single one may be larger."""
+        return self._prefetch_bytes
+
     def __iter__(self) -> Iterator[Frame]:
         return self.read()
 

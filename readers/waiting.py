@@ -28,6 +28,11 @@ class Waiting:
         self._changed = threading.Condition()
 
     @property
+    def max_bytes(self) -> int:
+        """Most bytes that wait; 0 where only the newest frame does."""
+        return 0 if self._policy == "latest" else self._max_bytes
+
+    @property
     def held_bytes(self) -> int:
         """Bytes of the frames that wait now."""
         return self._held_bytes
