@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -91,6 +91,22 @@ class TokenStore(Holding):
             block.number, block.start_seconds, block.stop_seconds, block.begin, block.span, block.tokens
         )
         self.frames[block.number] = facts
+
+    def append(self, keys: torch.Tensor, values: torch.Tensor, labels: torch.Tensor) -> None:
+        """Put one token of a known frame behind the others.
+
+        Args:
+            keys, values: (layers, kv_heads, head_dim).
+            labels: (2 + axes, layers).
+        """
+        self.keys[:, :, self.count] = keys.to(self.keys.dtype)
+        self.values[:, :, self.count] = values.to(self.values.dtype)
+        self.labels[..., self.count] = labels[..., None]
+        self.count += 1
+
+    def lengthen(self, number: int, stop_seconds: float) -> None:
+        """Let a frame stand for the time until ``stop_seconds``."""
+        self.frames[number] = replace(self.frames[number], stop_seconds=stop_seconds)
 
     def keep(self, index: torch.Tensor) -> None:
         """Hold the tokens ``index`` (layers, kv_heads or 1, kept) int64, ascending, and no others."""
