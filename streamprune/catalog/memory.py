@@ -22,6 +22,8 @@ ROWS = (
     _row("memory", "streaming_tom", "cache.streaming_tom:StreamingTOMMemory", source="arXiv 2510.18269",
          causal=True, needs=("question_queries",),
          summary="few tokens of each frame in four bits; brings back those a question points at"),
+    _row("memory", "streaming_vlm", "cache.streaming_vlm:StreamingVLM", source="arXiv 2510.09608",
+         causal=True, summary="the last seconds, at positions that never grow"),
     _row("memory", "streammem", "cache.streammem:StreamMem", source="arXiv 2508.15717", causal=True,
          needs=("proxy_queries",),
          summary="tokens that the text opening an answer looks at, and a mean of each frame"),
