@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,10 +152,12 @@ class BlockPart:
 
     Attributes:
         index: (tokens,) int64, ascending.
+        in_a_row: they stand one behind the other, not as far apart as in the block; for one axis.
     """
 
     block: Piece
     index: torch.Tensor
+    in_a_row: bool = False
 
     @property
     def tokens(self) -> int:
@@ -164,7 +166,9 @@ class BlockPart:
 
     @property
     def offsets(self) -> torch.Tensor:
-        """(axes, tokens), as in the block."""
+        """(axes, tokens)."""
+        if self.in_a_row:
+            return torch.arange(self.tokens, device=self.index.device)[None]
         return self.block.offsets[:, self.index]
 
     @property
@@ -174,8 +178,8 @@ class BlockPart:
 
     @property
     def span(self) -> tuple[int, ...]:
-        """Of the block."""
-        return self.block.span
+        """Of the block, or as many positions as there are tokens."""
+        return (self.tokens,) if self.in_a_row else self.block.span
 
     def read(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """As a block does."""
@@ -194,8 +198,3 @@ def mean_key(block: Block, visual_only: bool = True) -> torch.Tensor:
     if visual_only and bool(visual.any()) and not bool(visual.all()):
         keys = keys[:, :, visual]
     return keys.mean(2).to(block.keys.dtype)
-
-
-def in_order(pages: Sequence[Page], chosen: Sequence[int]) -> list[Block | CodedBlock]:
-    """Blocks of the pages ``chosen``, in the order of the stream."""
-    return [pages[place].block for place in sorted(chosen)]
