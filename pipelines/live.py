@@ -10,36 +10,35 @@ from __future__ import annotations
 import asyncio
 import atexit
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import torch
 
-from streamprune.cache.ledger import Ledger
-from streamprune.errors import InvalidValueError, StreamClosedError
 from streamprune.models.base import VideoFamily
 from streamprune.pipelines.answers import Answer, AnswerStream
-from streamprune.pipelines.live_clock import StreamClock
+from streamprune.pipelines.live_core import LiveCore
 from streamprune.pipelines.live_describe import described
-from streamprune.pipelines.live_dialogue import Dialogue
 from streamprune.pipelines.live_feed import Feed
-from streamprune.pipelines.live_opening import Parts, clip_of, open_parts
 from streamprune.pipelines.live_options import StreamOptions
-from streamprune.pipelines.live_picture import Picture, read_picture
+from streamprune.pipelines.live_picture import read_picture
 from streamprune.pipelines.live_question import Question, read_question
-from streamprune.pipelines.live_stats import LiveStats, Pushed, Tally
+from streamprune.pipelines.live_saving import check_model, misfits_explained, read_options, snapshot_of
+from streamprune.pipelines.live_snapshot import read_snapshot, write_snapshot
+from streamprune.pipelines.live_stats import LiveStats, Pushed
 from streamprune.pipelines.live_watch import Alert, Watch, WatchOptions, begins_with_yes
 from streamprune.pipelines.live_workers import Workers
 from streamprune.readers import Frame
 from streamprune.readers.base import check_fps
 from streamprune.readers.live_options import DropPolicy
 
-CORRUPT = "damaged"
+if TYPE_CHECKING:
+    from streamprune.pipelines.offline import VideoLLM
 
 # their threads are ended before the interpreter goes down, as if they had been closed
 _open_streams: weakref.WeakSet[LiveStream] = weakref.WeakSet()
@@ -54,21 +53,16 @@ class LiveStream:
 
     def __init__(self, family: VideoFamily, options: StreamOptions) -> None:
         self.family, self.options = family, options
-        self._ledger = Ledger(options.memory_bytes)
-        self._order = threading.Lock()  # of frames, and of what must not come between two of them
-        self._closed = False
-        self._workers = Workers(self._push_from, self._ledger, options.for_frames)
-        self._dialogue = Dialogue(self._ledger, options.dialogue_bytes)
-        self._begin_anew()
-        self._parts = self._open(*options.frame_size)
+        self._core = LiveCore(family, options, self._notice)
+        self._workers = Workers(self._push_from, self._core.ledger, options.for_frames)
         _open_streams.add(self)
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{self._parts.ingest.number} frames"
-        return f"LiveStream({self.family.checkpoint.name!r}, {self._ledger.memory_bytes} bytes, {state})"
+        state = "closed" if self.closed else f"{self._core.parts.ingest.number} frames"
+        return f"LiveStream({self.family.checkpoint.name!r}, {self.options.memory_bytes} bytes, {state})"
 
     def __enter__(self) -> Self:
-        self._check_open()
+        self._core.check_open()
         return self
 
     def __exit__(
@@ -79,7 +73,7 @@ class LiveStream:
     @property
     def closed(self) -> bool:
         """Whether :meth:`close` was called."""
-        return self._closed
+        return self._core.closed
 
     def push(self, frame: Any, pts_seconds: float | None = None) -> Pushed:
         """Take the next frame in.
@@ -93,7 +87,7 @@ class LiveStream:
         DeviceError when the device runs out of memory. A frame that is not wanted is no error: see
         ``Pushed.reason``.
         """
-        return self._push(read_picture(frame, pts_seconds))
+        return self._core.push(read_picture(frame, pts_seconds))
 
     async def push_async(self, frame: Any, pts_seconds: float | None = None) -> Pushed:
         """As :meth:`push`, in a thread."""
@@ -118,15 +112,15 @@ class LiveStream:
         """
         asked = self._question(question, settings)
         if stream:
-            return AnswerStream(lambda say, ended: self._answer(asked, say, ended))
-        return self._answer(asked)
+            return AnswerStream(partial(self._core.answer, asked))
+        return self._core.answer(asked, None, threading.Event())
 
     async def ask_async(self, question: str, **settings: Any) -> Answer:
         """As :meth:`ask` without ``stream``, in a thread; cancelling it ends the answer."""
         ended = threading.Event()
         asked = self._question(question, settings)
         try:
-            return await asyncio.to_thread(self._answer, asked, None, ended)
+            return await asyncio.to_thread(self._core.answer, asked, None, ended)
         finally:
             ended.set()
 
@@ -148,7 +142,7 @@ class LiveStream:
 
         Raises what ``open_source`` raises; InvalidValueError where too few bytes are left for its queue.
         """
-        self._check_open()
+        self._core.check_open()
         return self._workers.feed(source, None if fps is None else check_fps("fps", fps), drop, options)
 
     def watch(
@@ -170,131 +164,71 @@ class LiveStream:
         """
         asked = read_question(question, **{"max_new_tokens": 16, **settings})
         chosen = WatchOptions(every=every, on_novelty=on_novelty, when=when, repeat=repeat)
-        self._check_open()
-        ask = partial(self._answer, asked, None)
+        self._core.check_open()
+        ask = partial(self._core.answer, asked, None)
         return self._workers.watch(lambda: Watch(question, ask, callback, chosen))
 
     def stats(self) -> LiveStats:
         """This moment."""
-        with self._parts.ingest.state_lock:
-            memory = None if self._closed else self._parts.ingest.memory
-            tiers = {} if memory is None else dict(memory.tiers())
-            oldest = None if memory is None else memory.remembers_from()
-        return LiveStats(
-            memory_bytes=self._ledger.memory_bytes,
-            held={str(tier): nbytes for tier, nbytes in self._ledger.held.items()},
-            peak_bytes=self._ledger.peak,
-            clock_jumps=self._clock.jumps,
-            newest_seconds=self._clock.newest,
-            remembers_from_seconds=oldest,
-            tiers=tiers,
-            **self._tally.read(),
-        )
+        return self._core.stats()
 
     def describe(self) -> dict[str, Any]:
         """The settings in effect, who may hold how much, and what the memory reproduces, ready for JSON."""
-        return described(self.family, self.options, self._parts.plan)
+        return described(self.family, self.options, self._core.parts.plan)
+
+    def save(self, path: str | Path) -> None:
+        """Write everything that is remembered to ``path``, whole or not at all; frames wait meanwhile.
+
+        Raises StorageError, which leaves an older file as it was; RecipeError for a memory without a name.
+        """
+        self._core.save(lambda state: write_snapshot(path, snapshot_of(self.family, self.options, state)))
+
+    @classmethod
+    def load(cls, path: str | Path, vlm: VideoLLM, *, spill_folder: str | Path | None = None) -> LiveStream:
+        """Go on with a stream that was saved, with the model it was saved with.
+
+        Args:
+            spill_folder: in place of the saved one.
+
+        Raises SnapshotError for a file that cannot be read, or that another model wrote.
+        """
+        snapshot = read_snapshot(path)
+        with misfits_explained(path):
+            check_model(snapshot, vlm.family, path)
+            about = snapshot.about["state"]
+            rows, cols = about["own"]["clip"]
+            options = read_options(snapshot.about["options"], (rows, cols), spill_folder)
+            live = cls(vlm.family, options)
+            try:
+                live._core.restore(snapshot.tensors, about)
+            except BaseException:
+                live.close()
+                raise
+        return live
 
     def tensors(self) -> Iterator[torch.Tensor]:
-        """Everything that is held beside the model."""
-        yield from self._parts.tensors()
-        yield from self._dialogue.tensors()
+        """Everything that is held beside the model; nothing may be pushed meanwhile."""
+        return self._core.tensors()
 
     def reset(self) -> None:
         """Forget everything, and begin anew with the same settings."""
-        with self._order:
-            self._check_open()
-            size = self._parts.ingest.clip
-            self._parts.close()
-            self._dialogue.clear()
-            self._begin_anew()
-            self._parts = self._open(size.rows, size.cols)
+        self._core.reset()
 
     def close(self) -> None:
         """End feeds, watches and answers, forget everything and free it; closing twice is harmless."""
-        with self._order:
-            if self._closed:
-                return
-            self._closed = True
         self._workers.stop()
-        self._parts.close()
-        self._dialogue.clear()
+        self._core.close()
 
-    def _begin_anew(self) -> None:
-        self._clock, self._tally = StreamClock(self.options.fps), Tally()
-
-    def _open(self, rows: int, cols: int) -> Parts:
-        clip = clip_of(self.family, self.options, rows, cols)
-        return open_parts(self.family, self.options, self._ledger, clip, self._dialogue)
-
-    def _push_from(self, origin: str, frame: Frame) -> Pushed:
-        return self._push(read_picture(frame, origin=origin))
-
-    def _push(self, picture: Picture) -> Pushed:
-        with self._order:
-            self._check_open()
-            return self._take(picture)
-
-    def _take(self, picture: Picture) -> Pushed:
-        """Take ``picture`` in; called with the order held."""
-        if picture.corrupt:
-            return self._counted(Pushed(accepted=False, reason=CORRUPT), picture)
-        moment = self._clock.read(picture.pts_seconds, picture.origin)
-        if moment.refused:
-            refused = Pushed(accepted=False, reason=moment.refused, pts_seconds=moment.seconds)
-            return self._counted(refused, picture)
-        try:
-            self._fit(picture)
-            pushed, event = self._parts.ingest.take(picture.image, moment.seconds)
-        except Exception as error:
-            self._tally.failed(f"failed: {type(error).__name__}")
-            raise
-        if pushed.tokens_in:
-            self._workers.notice(moment.seconds, event)
-        return self._counted(pushed, picture)
-
-    def _fit(self, picture: Picture) -> None:
-        """Show frames as large as suits the first one, if that is not what was planned for."""
-        ingest = self._parts.ingest
-        rows, cols = picture.image.shape[:2]
-        if ingest.begun or (rows, cols) == (ingest.clip.rows, ingest.clip.cols):
-            return
-        if self.family.frame_size(clip_of(self.family, self.options, rows, cols)) != self._parts.size:
-            self._parts.close()
-            self._parts = self._open(rows, cols)
-
-    def _counted(self, pushed: Pushed, picture: Picture) -> Pushed:
-        arrival = picture.arrival_seconds
-        self._tally.pushed(pushed, None if arrival is None else time.monotonic() - arrival)
-        return pushed
+    def _notice(self, seconds: float, event: bool) -> None:
+        self._workers.notice(seconds, event)
 
     def _question(self, question: str, settings: dict[str, Any]) -> Question:
         asked = read_question(question, **settings)
-        self._check_open()
-        if not self._parts.ingest.number:
-            missing = self.family.frames_per_slice
-            raise InvalidValueError(
-                f"there is nothing to ask about yet: push {missing} frame{'s' * (missing > 1)} at least, "
-                "or wait until the source has delivered as many"
-            )
+        self._core.check_question()
         return asked
 
-    def _answer(
-        self,
-        question: Question,
-        say: Callable[[str], None] | None = None,
-        ended: threading.Event | None = None,
-    ) -> Answer:
-        self._check_open()
-        told = self._tally.read()
-        counts = (self._parts.ingest.number, told["tokens_in"], told["tokens_kept"])
-        answer = self._parts.answering.answer(question, counts, say, ended or threading.Event())
-        self._tally.answered()
-        return answer
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StreamClosedError("the stream is closed; open another one with vlm.open_stream()")
+    def _push_from(self, origin: str, frame: Frame) -> Pushed:
+        return self._core.push(read_picture(frame, origin=origin))
 
 
 @atexit.register

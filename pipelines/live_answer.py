@@ -89,14 +89,14 @@ class Answering:
     def answer(
         self,
         question: Question,
-        counts: tuple[int, int, int],
+        counts: tuple[int, int],
         say: Callable[[str], None] | None,
         stop: threading.Event,
     ) -> Answer:
         """Answer from what the stream remembers when the answer's turn has come.
 
         Args:
-            counts: frames of tokens so far, and their tokens before and after reduction.
+            counts: frames of tokens so far, and their tokens before reduction.
             say: called with every piece of text.
             stop: ends the answer after the current token; one that has not begun stays empty.
         """
@@ -209,7 +209,8 @@ class Answering:
                     break
                 with self._ingest.family.lock:
                     chunk = model.of_block(grid, block)
-                    model.read(chunk, end, cache)
+                    if len(chunk):
+                        model.read(chunk, end, cache)
                 end = tuple(at + wide for at, wide in zip(end, chunk.span, strict=True))
         finally:
             ledger.give("working", _storage(blocks))
@@ -217,14 +218,14 @@ class Answering:
 
     def _stats(
         self,
-        counts: tuple[int, int, int],
+        counts: tuple[int, int],
         recalled: _Recalled,
         tail_tokens: int,
         said: StreamAnswer,
         held_bytes: int,
     ) -> Stats:
         shape = DecoderShape.from_config(self._ingest.family.text_config)
-        frames, tokens_in, _ = counts
+        frames, tokens_in = counts
         new = len(said.token_ids)
         held = [recalled.tokens] * shape.layers
         seen = [recalled.tokens + tail_tokens] * shape.layers
@@ -253,9 +254,9 @@ def _storage(blocks: Sequence[FeatureBlock]) -> int:
     return sum(tensor.nbytes for block in blocks for tensor in block.tensors)
 
 
-def _nothing(counts: tuple[int, int, int]) -> Stats:
+def _nothing(counts: tuple[int, int]) -> Stats:
     """Of an answer for which nothing was done."""
-    frames, tokens_in, _ = counts
+    frames, tokens_in = counts
     return Stats(
         frames=frames,
         tokens_in=tokens_in,

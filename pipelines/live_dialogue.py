@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 
 from streamprune.cache.ledger import Ledger
 from streamprune.models.stream_model import Chunk, StreamModel
+from streamprune.pipelines.live_states import State
 from streamprune.tokens import VideoGrid
 
 Turn = tuple[str, str]
@@ -53,6 +54,17 @@ class Dialogue:
         """Everything that is held."""
         with self._lock:
             return iter(tuple(self._turns))
+
+    def state(self) -> State:
+        """What :meth:`restore` goes on from."""
+        with self._lock:
+            return {f"turn{place:06}": turn for place, turn in enumerate(self._turns)}, {}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Go on where :meth:`state` was taken."""
+        self.clear()
+        with self._lock:
+            self._turns = [self._ledger.hold("dialogue", tensors[name].clone()) for name in sorted(tensors)]
 
     def clear(self) -> None:
         """Forget everything."""

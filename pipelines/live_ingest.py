@@ -7,15 +7,16 @@ which is never held while the model works.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from streamprune.cache.block import Block, FeatureBlock
 from streamprune.cache.gate import FrameGate, Look
 from streamprune.cache.ledger import Ledger
-from streamprune.cache.memory import Heard, StreamMemory
+from streamprune.cache.memory import Heard, StreamMemory, TierReport
 from streamprune.cache.working import WorkingCache
 from streamprune.models.base import VideoFamily
 from streamprune.models.devices import out_of_memory_explained
@@ -23,6 +24,7 @@ from streamprune.models.preprocessing import Clip, Image
 from streamprune.models.stream_model import Chunk, StreamModel
 from streamprune.pipelines.live_options import StreamOptions
 from streamprune.pipelines.live_plan import Plan
+from streamprune.pipelines.live_states import State, joined, part_of
 from streamprune.pipelines.live_stats import Pushed
 from streamprune.pipelines.live_tokens import KeptFrame, Tokens
 from streamprune.pipelines.stopwatch import Stopwatch
@@ -115,6 +117,32 @@ class Ingest:
             yield from self.gate.tensors()
         yield from self.tokens.tensors()
 
+    def report(self) -> tuple[dict[str, TierReport], float | None]:
+        """What the memory holds by tier, and since when; nothing once it is closed."""
+        with self.state_lock:
+            if self._memory is None:
+                return {}, None
+            return dict(self._memory.tiers()), self._memory.remembers_from()
+
+    def state(self) -> State:
+        """What :meth:`restore` goes on from; called between two frames."""
+        own: State = {}, {"number": self.number, "begin": self.begin, "event": self._event}
+        gate: State = ({}, {}) if self.gate is None else self.gate.state()
+        with self.state_lock:
+            memory = self.memory.state()
+        return joined({"own": own, "gate": gate, "tokens": self.tokens.state(), "memory": memory})
+
+    def restore(self, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
+        """Go on where :meth:`state` was taken."""
+        own = about["own"]
+        if self.gate is not None:
+            self.gate.restore(part_of("gate", tensors), about["gate"])
+        self.tokens.restore(part_of("tokens", tensors), about["tokens"])
+        with self.state_lock:
+            self.memory.restore(part_of("memory", tensors), about["memory"])
+            self.number, self.begin, self._event = own["number"], tuple(own["begin"]), own["event"]
+            self.begun = True
+
     def look(self, image: Image) -> Look:
         """What the gate says."""
         return Look(1.0, False, True) if self.gate is None else self.gate.look(image)
@@ -139,29 +167,35 @@ class Ingest:
 
     def _write(self, kept: KeptFrame, watch: Stopwatch) -> None:
         """Let the language model read what is left of a frame, if the memory wants it read, and remember."""
+        block: Block | FeatureBlock | None
+        heard, span = Heard(), (0,) * len(self.begin)
         if self._working is None:
-            block: Block | FeatureBlock = self._feature_block(kept)
-            heard = Heard()
+            block = self._feature_block(kept)
         else:
             with watch.measure("read"):
-                block, heard = self._read(kept, self._working)
-        # until the memory has room for it
-        self.ledger.take("working", block.nbytes)
+                chunk = self.model.frame(
+                    self.grid, kept.middle_seconds, kept.features, kept.cells, kept.carried
+                )
+                span = chunk.span
+                # a still frame may leave nothing, not even text around it: it only takes its time
+                block, heard = self._read(chunk, kept, self._working) if len(chunk) else (None, heard)
+        if block is not None:
+            # until the memory has room for it
+            self.ledger.take("working", block.nbytes)
         with watch.measure("remember"), self.state_lock:
-            self.ledger.give("working", block.nbytes)
-            self.memory.write(block, heard)
+            if block is not None:
+                self.ledger.give("working", block.nbytes)
+                self.memory.write(block, heard)
             self.number += 1
-            if isinstance(block, Block):
-                self.begin = tuple(at + wide for at, wide in zip(self.begin, block.span, strict=True))
+            self.begin = tuple(at + wide for at, wide in zip(self.begin, span, strict=True))
 
-    def _read(self, kept: KeptFrame, working: WorkingCache) -> tuple[Block, Heard]:
-        model, grid = self.model, self.grid
+    def _read(self, chunk: Chunk, kept: KeptFrame, working: WorkingCache) -> tuple[Block, Heard]:
+        model = self.model
         with self.state_lock:
             context = self.memory.context()
             working.fill(context)
             end = context.end
         with self.family.lock.first:
-            chunk = model.frame(grid, kept.middle_seconds, kept.features, kept.cells, kept.carried)
             reading = model.read(chunk, end, working, queries="chunk_queries" in self._wants)
             block = model.block(
                 chunk,

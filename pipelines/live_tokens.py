@@ -16,6 +16,7 @@ from streamprune.models.base import EncodedFrames, VideoFamily
 from streamprune.models.inside_tower import encode_inside
 from streamprune.models.preprocessing import Clip, Image
 from streamprune.pipelines.live_reduce import CausalReducer
+from streamprune.pipelines.live_states import State, joined, part_of
 from streamprune.pipelines.stopwatch import Stopwatch, wait_for
 
 
@@ -193,6 +194,27 @@ class Tokens:
         self.reset()
         self._tower.close()
         self._reducer.close()
+
+    def state(self) -> State:
+        """What :meth:`restore` goes on from."""
+        pictures = {f"waiting{place}": one for place, one in enumerate(self._waiting)}
+        if self._before is not None:
+            pictures["before"] = self._before
+        own: State = pictures, {"seconds": self._seconds}
+        return joined({"own": own, "tower": self._tower.state(), "reducer": self._reducer.state()})
+
+    def restore(self, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
+        """Go on where :meth:`state` was taken."""
+        self.reset()
+        for name, picture in part_of("own", tensors).items():
+            held = self._ledger.hold("frames", picture.to(self._family.vision_device(), copy=True))
+            if name == "before":
+                self._before = held
+            else:
+                self._waiting.append(held)
+        self._seconds = list(about["own"]["seconds"])
+        self._tower.restore(part_of("tower", tensors), about["tower"])
+        self._reducer.restore(part_of("reducer", tensors), about["reducer"])
 
     def _go_on(self) -> None:
         """Keep of the pictures that waited what the next one is compared with."""

@@ -191,8 +191,7 @@ class Asked:
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_watch_tells(live: LiveStream, video: Clip, fails: bool) -> None:
     asked = Asked(fails)
-    always = {"when": lambda text: True, "repeat": True}
-    watch = live.watch("which shape is pink?", asked, every=2, **always)
+    watch = live.watch("which shape is pink?", asked, every=2, when=lambda text: True, repeat=True)
     for number in range(4):
         live.push(video.frames[number], float(2 * number))
         assert asked.there.acquire(timeout=30)
@@ -238,7 +237,7 @@ def test_a_watch_asks_about_news(vlm: VideoLLM, video: Clip) -> None:
 
 def test_slow_answers_do_not_queue_up(live: LiveStream, video: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
     asked, begun, go_on = Asked(), threading.Event(), threading.Event()
-    answering = live._parts.answering
+    answering = live._core.parts.answering
     real = answering.answer
 
     def slow(*args: Any) -> Any:
