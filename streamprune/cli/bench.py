@@ -13,23 +13,26 @@ from rich.console import Console
 
 from streamprune.catalog.info import Stage
 from streamprune.cli.app import app, progress_bars
-
-Report = Callable[[str, int, int], None]
+from streamprune.cli.bench_tower import Report, tower_cache
 
 # what to time -> the stage whose methods those are
 _STAGES: dict[str, Stage] = {"pre-llm": "pre_llm", "in-llm": "in_llm", "kv": "kv", "llm": "pre_llm"}
 _KEEP_RATIOS = {"pre-llm": (0.1,)}
 _LLM_KEEP_RATIOS = (1.0, 0.5, 0.25, 0.1)
+# times settings of one method
+_TOWER = "tower-cache"
 
 
 @app.command()
 def bench(
     stage: Annotated[
-        str, typer.Option(help="What to time: pre-llm, in-llm, kv, or llm (whole recipes).")
+        str, typer.Option(help="What to time: pre-llm, in-llm, kv, llm (whole recipes), or tower-cache.")
     ] = "pre-llm",
     method: Annotated[
         list[str] | None,
-        typer.Option(help="A method (a recipe with --stage llm); again for more. Default: all of the stage."),
+        typer.Option(
+            help="A method (llm: a recipe; tower-cache: keys or pixels); again for more. Default: all."
+        ),
     ] = None,
     keep_ratio: Annotated[
         list[float] | None,
@@ -41,10 +44,20 @@ def bench(
         list[int] | None,
         typer.Option(help="pre-llm: alike runs among the 32 frames; again for more. Default: 8, 32."),
     ] = None,
-    tokens: Annotated[int, typer.Option(help="Not pre-llm: visual tokens of the clip.")] = 2048,
-    size: Annotated[str, typer.Option(help="Not pre-llm: the language model: tiny, mid or 7b.")] = "mid",
-    device: Annotated[str | None, typer.Option(help="Not pre-llm: as in ask.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="Not pre-llm: as in ask.")] = None,
+    tokens: Annotated[int, typer.Option(help="in-llm, kv, llm: visual tokens of the clip.")] = 2048,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="in-llm, kv, llm: the language model: tiny, mid (default) or 7b. tower-cache: the tower: "
+            "tiny or so400m (default)."
+        ),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="in-llm, kv, llm: as in ask.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="in-llm, kv, llm: as in ask.")] = None,
+    frames: Annotated[int, typer.Option(help="tower-cache: frames of the static scene.")] = 32,
+    questions: Annotated[
+        int, typer.Option(help="tower-cache: questions about each kind of stream; 0 asks none.")
+    ] = 200,
     repeats: Annotated[int, typer.Option(help="Timings of which the median counts.")] = 9,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the record to this file.")] = None,
 ) -> None:
@@ -52,29 +65,35 @@ def bench(
 
     pre-llm: the reduction alone, in units of one copy of its input (32 x 14 x 14 x 3584 float32), on one
     thread. in-llm, kv, llm: prefill, decode step, cache bytes and peak memory of a language model with random
-    weights, as ratios to the same model without a recipe. Both are timed in turn in the same process, so that
-    the ratio survives a busy machine.
+    weights, as ratios to the same model without a recipe. tower-cache: a vision tower with random weights in
+    which the method stc recomputes what changed, as ratio to the plain tower on one thread, before a static
+    and before a busy camera; and what the embedded model's answers about streams lose by it. Whatever is
+    compared is timed in turn in the same process, so that the ratio survives a busy machine.
     """
     from streamprune.budget import Budget
     from streamprune.checks import check_count
     from streamprune.errors import UnknownNameError
 
+    record: dict[str, Any]
+    run: Callable[[Report], Iterator[dict[str, Any]]]
     stage = stage.replace("_", "-")
+    if stage == _TOWER:
+        run, record = tower_cache(method, size=size or "so400m", frames=frames, questions=questions)
+        _run(stage, run, record, json_file)
+        return
     if stage not in _STAGES:
-        raise UnknownNameError.among("stage to time", stage, list(_STAGES))
+        raise UnknownNameError.among("stage to time", stage, [*_STAGES, _TOWER])
     ratios = keep_ratio or list(_KEEP_RATIOS.get(stage, _LLM_KEEP_RATIOS))
     for ratio in ratios:
         Budget(ratio)
     check_count("repeats", repeats)
     check_count("tokens", tokens)
-    record: dict[str, Any]
-    run: Callable[[Report], Iterator[dict[str, Any]]]
     if stage == "pre-llm":
         names = _methods("pre_llm", method)
         run = partial(_reducers, names, ratios, scenes or [8, 32], repeats)
         record = {}
     else:
-        run, record = _in_llm(stage, method, ratios, tokens, size, device, dtype, repeats)
+        run, record = _in_llm(stage, method, ratios, tokens, size or "mid", device, dtype, repeats)
     _run(stage, run, record, json_file)
 
 
@@ -133,7 +152,7 @@ def _run(
     json_file: Path | None,
 ) -> None:
     from streamprune.report.record import circumstances, write_record
-    from streamprune.report.speed import llm_table, speed_table
+    from streamprune.report.speed import llm_table, speed_table, tower_table
 
     record = {"bench": stage, **circumstances(["streamprune", *sys.argv[1:]]), **about, "rows": []}
     with progress_bars() as report:
@@ -141,6 +160,7 @@ def _run(
             record["rows"].append(row)
             if json_file is not None:
                 write_record(json_file, record)  # after every row: what was measured survives an interruption
-    Console().print((speed_table if stage == "pre-llm" else llm_table)(record["rows"]))
+    table = {"pre-llm": speed_table, _TOWER: tower_table}.get(stage, llm_table)
+    Console().print(table(record["rows"]))
     if json_file is not None:
         Console(stderr=True).print(f"written: {json_file}", highlight=False)

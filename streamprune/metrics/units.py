@@ -48,17 +48,17 @@ def time_in_units(fn: Callable[[], object], tensor: torch.Tensor, repeats: int =
     if repeats < 1:
         raise InvalidValueError(f"repeats must be at least 1, got {repeats!r}")
     copies, calls = [], []
-    with _one_thread():
+    with one_thread():
         fn()
         for _ in range(repeats):
-            copies.append(_timed(tensor.clone))
-            calls.append(_timed(fn))
+            copies.append(timed(tensor.clone))
+            calls.append(timed(fn))
     copy_wall, copy_cpu = (statistics.median(column) for column in zip(*copies, strict=True))
     call_wall, call_cpu = (statistics.median(column) for column in zip(*calls, strict=True))
     return UnitTiming(call_wall / copy_wall, call_cpu / copy_cpu, call_wall * 1e3, copy_wall * 1e3)
 
 
-def _timed(fn: Callable[[], object]) -> tuple[float, float]:
+def timed(fn: Callable[[], object]) -> tuple[float, float]:
     """Elapsed and processor seconds of one call; what it returns is freed outside the measurement."""
     cpu, wall = time.thread_time(), time.perf_counter()
     result = fn()
@@ -68,7 +68,8 @@ def _timed(fn: Callable[[], object]) -> tuple[float, float]:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Let torch run on one thread meanwhile."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -25,6 +25,24 @@ class LLMSize:
     inner_width: int
 
 
+@dataclass(frozen=True)
+class TowerSize:
+    """The sizes of a SigLIP tower; pictures are squares of ``side`` pixels."""
+
+    layers: int
+    width: int
+    heads: int
+    inner_width: int
+    side: int
+    patch: int
+
+
+# "so400m" is a slice of the tower of LLaVA-OneVision: 4 of its 26 layers over 729 patches
+TOWER_SIZES = {
+    "tiny": TowerSize(layers=2, width=32, heads=4, inner_width=64, side=56, patch=14),
+    "so400m": TowerSize(layers=4, width=1152, heads=16, inner_width=4304, side=378, patch=14),
+}
+
 # "7b" is the language model of LLaVA-OneVision-7B
 LLM_SIZES = {
     "tiny": LLMSize(layers=4, width=64, heads=4, key_value_heads=2, inner_width=128),
@@ -34,23 +52,31 @@ LLM_SIZES = {
 
 
 def made_family(
-    size: str, *, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
+    size: str,
+    *,
+    tower: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
 ) -> VideoFamily:
-    """A model with a language model of ``size`` (of LLM_SIZES) and the embedded model's tower and tokenizer.
+    """A model with a language model of ``size`` (of LLM_SIZES) and the embedded model's tokenizer.
+
+    Its tower has the sizes of the embedded model's, or those that ``tower`` names in TOWER_SIZES.
 
     Answers mean nothing and never end before they are as long as allowed. Weights are float32 on the CPU and
     bfloat16 elsewhere unless ``dtype`` says otherwise. Raises UnknownNameError or DeviceError.
     """
     if size not in LLM_SIZES:
         raise UnknownNameError.among("size", size, list(LLM_SIZES))
+    if tower is not None and tower not in TOWER_SIZES:
+        raise UnknownNameError.among("size of a tower", tower, list(TOWER_SIZES))
     chosen = choose_device(device)
     number_format = choose_dtype(dtype, chosen)
     if isinstance(number_format, str):
         number_format = torch.bfloat16
-    return _made(LLM_SIZES[size], chosen, number_format)
+    return _made(LLM_SIZES[size], None if tower is None else TOWER_SIZES[tower], chosen, number_format)
 
 
-def _made(size: LLMSize, device: torch.device, dtype: torch.dtype) -> VideoFamily:
+def _made(size: LLMSize, tower: TowerSize | None, device: torch.device, dtype: torch.dtype) -> VideoFamily:
     hide_broken_torchvision()
     from transformers import AutoConfig, AutoTokenizer, LlavaOnevisionForConditionalGeneration
 
@@ -67,6 +93,19 @@ def _made(size: LLMSize, device: torch.device, dtype: torch.dtype) -> VideoFamil
             "max_position_embeddings": 131072,
         }
     )
+    settings = dict(read_video_settings(folder))
+    if tower is not None:
+        config.vision_config.update(
+            {
+                "num_hidden_layers": tower.layers,
+                "hidden_size": tower.width,
+                "num_attention_heads": tower.heads,
+                "intermediate_size": tower.inner_width,
+                "image_size": tower.side,
+                "patch_size": tower.patch,
+            }
+        )
+        settings["size"] = {"height": tower.side, "width": tower.side}
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -80,6 +119,4 @@ def _made(size: LLMSize, device: torch.device, dtype: torch.dtype) -> VideoFamil
     model.generation_config.eos_token_id = config.text_config.vocab_size
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     name = f"random {size.layers} x {size.width}"
-    return family_class(config.model_type, name)(
-        Checkpoint(name, model, tokenizer, read_video_settings(folder))
-    )
+    return family_class(config.model_type, name)(Checkpoint(name, model, tokenizer, settings))

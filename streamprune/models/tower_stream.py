@@ -17,11 +17,14 @@ from streamprune.encoder.stc import STCCacher, picture_change
 from streamprune.errors import MemoryBudgetError, SnapshotError, UnsupportedModelError
 from streamprune.models.base import EncodedFrames, VideoFamily
 from streamprune.models.pixel_signals import PIXEL_SIGNALS
-from streamprune.models.tower_family import check_outside
+from streamprune.models.tower_family import LAST_SIGNALS, check_outside
 from streamprune.models.tower_patches import TowerPatches
 from streamprune.models.tower_rows import TowerLayer, tower_layers
 from streamprune.models.tower_run import TowerRun, remembered
 from streamprune.models.vision_layers import SUMMARIES
+
+# read off states between layers, which are complete whatever was recomputed
+_STATE_SIGNALS = ("encoder_features", "early_features", "projector_sensitivity")
 
 logger = logging.getLogger("streamprune.models")
 
@@ -99,7 +102,7 @@ class TowerStream:
     def encode(
         self, pixels: torch.Tensor, signals: Sequence[str] = (), before: torch.Tensor | None = None
     ) -> EncodedFrames:
-        """Encode the next frames, (frames, 3, rows, cols), with signals that need nothing inside the tower.
+        """Encode the next frames, (frames, 3, rows, cols), with signals that no attention is read for.
 
         Of the last one stays behind: ``reused_cells``, (rows, cols) bool of the token grid, the cells none
         of whose patches was recomputed in any layer; and ``updated``, for each layer the tokens of the tower
@@ -198,11 +201,10 @@ def tower_parts(family: VideoFamily) -> tuple[TowerPatches, list[TowerLayer]]:
 
 
 def check_stream_signals(family: VideoFamily, signals: Sequence[str]) -> None:
-    """Raise SignalError for any of ``signals`` that needs all tokens inside the tower."""
+    """Raise SignalError for any of ``signals`` that is read off the attention of all tokens."""
     family.check_frame_signals(signals)
-    check_outside(
-        family, signals, (*family.cheap_signals(), "image_embeds", "frame_features", *PIXEL_SIGNALS)
-    )
+    known = {*family.cheap_signals(), *LAST_SIGNALS, *_STATE_SIGNALS, *PIXEL_SIGNALS}
+    check_outside(family, signals, [name for name in family.available_signals() if name in known])
 
 
 def remembered_bytes(family: VideoFamily, method: STCCacher, size: tuple[int, int]) -> int:

@@ -92,3 +92,39 @@ def _lines(rows: Rows) -> list[tuple[str, list[str]]]:
         released = have[0]["released_units"]
         lines.append((name, [" / ".join(kept), *units, "" if released is None else f"{released:g}"]))
     return lines
+
+
+def tower_table(rows: Rows) -> Table:
+    """One line per scene and setting: the tower's time and what answers lose, beside the plain tower."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    head, *lines = _tower_lines(rows)
+    for number, heading in enumerate(head):
+        table.add_column(heading, justify="right" if number > 1 else "left")
+    for cells in lines:
+        table.add_row(*cells)
+    return table
+
+
+def tower_markdown(rows: Rows) -> str:
+    """The same as Markdown."""
+    head, *lines = _tower_lines(rows)
+    every = [head, ["---", "---", *("--:" for _ in head[2:])], *lines]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in every) + "\n"
+
+
+def _tower_lines(rows: Rows) -> list[list[str]]:
+    """Headings and cells; time ratios are of processor time."""
+    lines = [["scene", "setting", "recomputed", "tower time", "accuracy", "points lost"]]
+    for row in rows:
+        timed, asked = "cpu_ratio" in row, "accuracy" in row
+        lines.append(
+            [
+                str(row["scene"]),
+                str(row["method"]),
+                f"{100 * row['tower_share']:.1f} %",
+                f"{row['cpu_ratio']:.3f}" if timed else "",
+                f"{100 * row['accuracy']:.1f} %" if asked else "",
+                f"{row['loss_points']:.1f}" if asked else "",
+            ]
+        )
+    return lines

@@ -18,7 +18,7 @@ def test_medians_of_interleaved_runs_over_the_copy(monkeypatch: pytest.MonkeyPat
         order.append("copy" if getattr(fn, "__self__", None) is tensor else "call")
         return next(seconds)
 
-    monkeypatch.setattr(units, "_timed", timed)
+    monkeypatch.setattr(units, "timed", timed)
     timing = units.time_in_units(lambda: None, tensor, repeats=3)
     assert order == ["copy", "call"] * 3
     assert timing == units.UnitTiming(4.5, 2.0, 9000.0, 2000.0)

@@ -399,7 +399,8 @@ def test_signals_that_need_the_whole_tower_are_refused(family: VideoFamily) -> N
     frame = frames(family, 1)[0]
     with pytest.raises(SignalError, match="is read inside the vision tower"):
         tower.encode(frame, ("received_attention",))
-    names = (*family.cheap_signals(), "image_embeds", "pixel_change", "pixel_entropy")
+    states = ("encoder_features", "early_features", "projector_sensitivity", "image_embeds")
+    names = (*family.cheap_signals(), *states, "pixel_change", "pixel_entropy")
     plain = family.encode(with_patch(frame), names, before=frame[0])
     tower = opened(family, STCCacher(update_ratio=1.0, interval=9))
     tower.encode(frame, names)

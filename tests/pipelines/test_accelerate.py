@@ -37,6 +37,7 @@ RECIPES = {
     "encoder": Recipe(
         stages={"encoder": Choice("tome"), "pre_llm": Choice("stride"), "in_llm": Choice("fastv")}
     ),
+    "stc": Recipe(stages={"encoder": Choice("stc"), "pre_llm": Choice("stc")}),
 }
 recipes = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 

@@ -143,6 +143,25 @@ def test_frames_merge_within_a_batch_only(vlm: VideoLLM) -> None:
     assert share[10] < share[3] == share[1] == 1
 
 
+@pytest.mark.parametrize("options", [{"interval": 4}, {"choose": "pixels"}], ids=["keys", "pixels"])
+def test_frames_are_remembered_from_batch_to_batch_and_never_from_video_to_video(
+    vlm: VideoLLM, options: dict[str, Any]
+) -> None:
+    still = np.random.default_rng(2).integers(0, 256, (1, 30, 30, 3), dtype=np.uint8).repeat(10, 0)
+    still[5:, :8, :8] ^= 255
+    recipe = inside("stc", **options)
+    shown = [vlm.encode(still, recipe=recipe, num_frames=10, frames_per_batch=batch) for batch in (10, 3, 1)]
+    for one in shown:
+        assert one.tower_share == shown[0].tower_share < 0.6
+        assert torch.equal(one.tokens.features, shown[0].tokens.features)
+    if options == {"choose": "pixels"}:
+        assert vlm.encode(still[:5], recipe=recipe, num_frames=5).tower_share == pytest.approx(1 / 5)
+    late = shown[0].tokens.signal("encoder_features", (10, 4, 4, None))
+    assert torch.equal(late, shown[1].tokens.signal("encoder_features", (10, 4, 4, None)))
+    with pytest.raises(errors.SignalError, match="is read inside the vision tower"):
+        vlm.encode(still, recipe=recipe, signals=["received_attention"])
+
+
 def test_bad_options_are_found_before_anything_is_read(vlm: VideoLLM) -> None:
     with pytest.raises(errors.InvalidValueError, match="removed must be at least 0"):
         vlm.ask("no-such-file.mp4", QUESTION, recipe=inside("tome", removed=-1))
