@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import time
 import zlib
 from collections.abc import Mapping
@@ -79,6 +80,10 @@ class FeatureStore:
             os.utime(path)  # used now
         return entry
 
+    def holds(self, key: str) -> bool:
+        """Whether there is an entry under ``key``, damaged or not."""
+        return self._path(key).exists()
+
     def put(self, key: str, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> bool:
         """Store an entry; False, with a warning, when it cannot be written or is too large for the bound.
 
@@ -93,7 +98,8 @@ class FeatureStore:
             )
             return False
         header = {"format": _FORMAT, "about": json.dumps(about), "sum": str(_sum(held))}
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
+        who = f"{os.getpid()}.{threading.get_ident()}.{time.monotonic_ns()}"
+        unfinished = path.with_name(f".{path.name}.{who}")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             save_file(held, unfinished, metadata=header)

@@ -39,6 +39,7 @@ class Stats:
         decode_flops: operations of the language model for the answer.
         kv_bytes: storage behind the key-value cache after the answer; of answers given together a share.
         peak_bytes: most memory needed beyond what was held before, see ``metrics.memory.PeakMemory``.
+        cache_ms: looking for the encoded video on disk, reading it or keeping it there; 0 without a cache.
     """
 
     frames: int
@@ -59,6 +60,7 @@ class Stats:
     decode_flops: int
     kv_bytes: int
     peak_bytes: int
+    cache_ms: float = 0.0
 
     def to_dict(self) -> dict[str, int | float]:
         """Plain numbers by name, ready for JSON."""

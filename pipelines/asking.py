@@ -18,11 +18,12 @@ from streamprune.models.question_signals import with_question
 from streamprune.models.signals import Signals
 from streamprune.pipelines.answer_cache import answer_cache
 from streamprune.pipelines.answers import Answer, Stats
-from streamprune.pipelines.encoding import EncodedVideo, Encoding, encode_video
+from streamprune.pipelines.encoding import EncodedVideo, Encoding
 from streamprune.pipelines.frame_request import FrameRequest
 from streamprune.pipelines.job import Job, Reduced, stats_of
 from streamprune.pipelines.request import AnswerRequest
 from streamprune.pipelines.stopwatch import wait_for
+from streamprune.pipelines.stored_encoding import encode_or_fetch
 from streamprune.pre_llm.base import PreLLMMethod
 from streamprune.reduce import Reducer, run_reducer
 from streamprune.tokens import VideoGrid
@@ -62,7 +63,7 @@ class Asking:
         if isinstance(video, EncodedVideo):
             self._check_encoded(video)
         else:
-            video = encode_video(
+            video = encode_or_fetch(
                 self.family,
                 video,
                 self.frames.method(self.family.default_num_frames),

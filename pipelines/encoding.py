@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamprune.checks import check_count
 from streamprune.encoder.base import TowerMethod
@@ -19,6 +19,9 @@ from streamprune.pipelines.shown import ShownFrames
 from streamprune.pipelines.stopwatch import Stopwatch
 from streamprune.readers import Frame, Source, open_source
 from streamprune.tokens import VideoGrid, VisualTokens
+
+if TYPE_CHECKING:
+    from streamprune.pipelines.stored_encoding import EncodingCache
 
 # called with the stage, how much of it is done, and out of how much
 Progress = Callable[[str, int, int], None]
@@ -40,6 +43,8 @@ class EncodedVideo:
         choose_tokens: length of the prompt that the language model read to choose them, 0 for none.
         encoder: the method that worked inside the vision tower, None when none did.
         tower_share: share of the tokens, over all layers of the tower, that went through it.
+        from_cache: it was encoded before and read from disk, so that the stages above took no time.
+        cache_ms: what looking for it there, reading or writing it took.
     """
 
     tokens: VisualTokens
@@ -52,6 +57,8 @@ class EncodedVideo:
     choose_tokens: int = 0
     encoder: TowerMethod | None = None
     tower_share: float = 1.0
+    from_cache: bool = False
+    cache_ms: float = 0.0
 
     @property
     def pts_seconds(self) -> tuple[float, ...]:
@@ -71,12 +78,14 @@ class Encoding:
         frames_per_batch: frames that go through the vision tower at once, at least 1.
         progress: told about every chunk and batch.
         encoder: the method that works inside the vision tower.
+        cache: where encoded files are kept.
     """
 
     backend: str
     frames_per_batch: int
     progress: Progress | None = None
     encoder: TowerMethod | None = None
+    cache: EncodingCache | None = None
 
     def __post_init__(self) -> None:
         check_count("frames_per_batch", self.frames_per_batch)
@@ -110,7 +119,7 @@ def encode_video(
     shown = ShownFrames(family, how.encoder, watch, keep=signals is None)
     late = shown.show_again if signals is None else None
     signals = family.cheap_signals() if signals is None else signals
-    _check(family, signals, how)
+    check_encoding(family, signals, how)
     source = video if isinstance(video, Source) else open_source(video, backend=how.backend)
     parts: list[EncodedFrames] = []
     pts_seconds: list[float] = []
@@ -154,7 +163,7 @@ def encode_video(
     )
 
 
-def _check(family: VideoFamily, signals: Sequence[str], how: Encoding) -> None:
+def check_encoding(family: VideoFamily, signals: Sequence[str], how: Encoding) -> None:
     """Raise for what cannot be encoded, before anything is read."""
     family.check_frame_signals(signals)
     if how.encoder is not None:

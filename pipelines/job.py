@@ -81,6 +81,7 @@ def stats_of(
         decode_flops=shape.decode_flops(seen, new_tokens, _looked_at(out.cache)),
         kv_bytes=kv_bytes(out.cache) // rows,
         peak_bytes=job.peak.read(),
+        cache_ms=video.cache_ms,
     )
 
 

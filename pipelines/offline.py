@@ -20,10 +20,11 @@ from streamprune.models.sampling import Sampling, read_stop
 from streamprune.pipelines.answers import Answer, AnswerStream, Stats
 from streamprune.pipelines.asking import Asking
 from streamprune.pipelines.chat import Chat, Decide
-from streamprune.pipelines.encoding import EncodedVideo, Encoding, Progress, encode_video
+from streamprune.pipelines.encoding import EncodedVideo, Encoding, Progress
 from streamprune.pipelines.frame_request import FrameRequest
 from streamprune.pipelines.request import AnswerRequest, read_encoder, read_questions, read_recipe
 from streamprune.pipelines.several import ask_several, read_videos
+from streamprune.pipelines.stored_encoding import CacheChoice, EncodingCache, encode_or_fetch
 from streamprune.pipelines.together import Videos, ask_together
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class VideoLLM:
         signals: Sequence[str] | None = None,
         backend: str = "pyav",
         frames_per_batch: int | None = None,
+        cache: CacheChoice = False,
         progress: Progress | None = None,
     ) -> EncodedVideo:
         """Turn a video into visual tokens once, to ask about it later with :meth:`ask`.
@@ -104,9 +106,9 @@ class VideoLLM:
         if question is not None:
             check_question(question)
         wanted = None if signals is None else tuple(signals)
-        how = self._how(chosen, backend, frames_per_batch, progress)
+        how = self._how(chosen, backend, frames_per_batch, progress, cache)
         method = looks.method(self.family.default_num_frames)
-        return encode_video(self.family, video, method, wanted, how, question=question)
+        return encode_or_fetch(self.family, video, method, wanted, how, question=question)
 
     @overload
     def ask(
@@ -153,6 +155,7 @@ class VideoLLM:
         backend: str = "pyav",
         frames_per_batch: int | None = None,
         videos_per_batch: int = 8,
+        cache: CacheChoice = False,
         progress: Progress | None = None,
         **options: Any,
     ) -> Answer | list[Answer] | AnswerStream:
@@ -168,8 +171,8 @@ class VideoLLM:
             recipe: name of a method or recipe, a path to a .toml file, or a Recipe; None keeps every token.
             keep_ratio, keep_tokens: share of the visual tokens KEPT, in (0, 1], or their number.
             frames: a frames method or the name of one, in place of the recipe's.
-            num_frames: so many (with ``fps``: at most so many); default: what suits the model.
-            fps: so many frames a second. start_seconds, end_seconds: look only at this part.
+            num_frames, fps: so many; so many a second, then at most num_frames; default: what suits the model.
+            start_seconds, end_seconds: look only at this part.
             max_new_tokens: longest answer.
             temperature, top_p, top_k, repetition_penalty, seed, stop: how words are chosen and where the
                 answer ends, see :class:`Sampling`; ``seed`` is also that of a method that draws.
@@ -179,6 +182,7 @@ class VideoLLM:
             backend: library that decodes files.
             frames_per_batch: frames that go through the vision tower at once; the whole clip: bit-exact.
             videos_per_batch: videos of a list that go through the language model at once.
+            cache: keep what a file became on disk, and look there first, see :meth:`EncodingCache.read`.
             progress: called with ("decode", "encode" or "generate"; done; total).
             **options: the pre-LLM method's own, or the in-LLM method's in a recipe without one.
 
@@ -190,9 +194,8 @@ class VideoLLM:
         request = AnswerRequest(
             read_questions(question), chosen, options, max_new_tokens, positions, sampling
         )
-        how = self._how(chosen, backend, frames_per_batch, progress)
-        asking = Asking(self.family, request, looks, how)
-        return _asked(asking, video, question, stream, videos_per_batch)
+        how = self._how(chosen, backend, frames_per_batch, progress, cache)
+        return _asked(Asking(self.family, request, looks, how), video, question, stream, videos_per_batch)
 
     def chat(
         self,
@@ -217,6 +220,7 @@ class VideoLLM:
         positions: PositionRule | Positions | None = None,
         backend: str = "pyav",
         frames_per_batch: int | None = None,
+        cache: CacheChoice = False,
         progress: Progress | None = None,
         **options: Any,
     ) -> Chat:
@@ -231,7 +235,7 @@ class VideoLLM:
         looks = FrameRequest(chosen, num_frames, fps, start_seconds, end_seconds, frames)
         sampling = Sampling(temperature, top_p, top_k, repetition_penalty, seed, read_stop(stop))
         request = AnswerRequest((), chosen, options, max_new_tokens, positions, sampling)
-        how = self._how(chosen, backend, frames_per_batch, progress)
+        how = self._how(chosen, backend, frames_per_batch, progress, cache)
         return Chat(Asking(self.family, request, looks, how), video, decide)
 
     def open_stream(
@@ -261,10 +265,15 @@ class VideoLLM:
         return LiveStream(self.family, StreamOptions.read(recipe, memory, memory_bytes, **settings))
 
     def _how(
-        self, recipe: Recipe, backend: str, frames_per_batch: int | None, progress: Progress | None
+        self,
+        recipe: Recipe,
+        backend: str,
+        frames_per_batch: int | None,
+        progress: Progress | None,
+        cache: CacheChoice,
     ) -> Encoding:
         batch = self.family.frames_per_batch if frames_per_batch is None else frames_per_batch
-        return Encoding(backend, batch, progress, read_encoder(recipe))
+        return Encoding(backend, batch, progress, read_encoder(recipe), EncodingCache.read(cache))
 
 
 def _asked(

@@ -31,7 +31,7 @@ _STAGES = ("frames", "encoder", "pre_llm", "in_llm", "kv")
 ASK_ARGUMENTS = (
     "recipe", "keep_ratio", "keep_tokens", "frames", "num_frames", "fps", "start_seconds", "end_seconds",
     "max_new_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "seed", "stop", "positions",
-    "stream", "backend", "frames_per_batch", "videos_per_batch", "progress",
+    "stream", "backend", "frames_per_batch", "videos_per_batch", "cache", "progress",
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from streamprune.pipelines.several import read_videos
 # what each video adds to what an answer took
 _ADDED = (
     "frames", "tokens_in", "tokens_kept", "decode_ms", "preprocess_ms", "encode_ms", "choose_ms",
-    "reduce_ms", "reduce_flops",
+    "reduce_ms", "reduce_flops", "cache_ms",
 )  # fmt: skip
 
 

@@ -112,11 +112,10 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "file"], "nothing is left behind"
 
 
-def test_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert examination.default_cache_folder() == tmp_path / "streamprune"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert examination.default_cache_folder() == Path.home() / ".cache" / "streamprune"
+def test_what_is_held_in_the_cache_folder_is_said(tmp_path: Path) -> None:
+    (tmp_path / "features").mkdir()
+    (tmp_path / "features" / "a.safetensors").write_bytes(bytes(3 * 2**20))
+    assert "(3 MB held, " in only(examination.disk(tmp_path), "cache folder").detail
 
 
 def test_a_wrong_answer_is_broken_and_a_failing_part_stops_nothing(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from streamprune.cli import ask_options as options
 from streamprune.cli.app import app, progress_bars
+from streamprune.cli.ask_cache import read_cache, told_warnings
 from streamprune.cli.ask_output import answers_object, print_answers, print_warnings
 from streamprune.cli.model_choice import ModelChoice
 from streamprune.errors import InvalidValueError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from streamprune.pipelines.frame_request import FrameRequest
     from streamprune.pipelines.offline import Answer
     from streamprune.pipelines.request import AnswerRequest
+    from streamprune.pipelines.stored_encoding import EncodingCache
     from streamprune.positions import PositionRule, Positions, TextAfter
     from streamprune.readers import Source
     from streamprune.recipe import Recipe
@@ -48,6 +50,9 @@ def ask(
     backend: options.Backend = "pyav",
     device: options.Device = None,
     dtype: options.Dtype = None,
+    cache: options.Cache = True,
+    cache_dir: options.CacheDir = None,
+    cache_bytes: options.CacheBytes = "4GiB",
     compare: options.Compare = None,
     chat: options.Chat = False,
     as_json: options.Json = False,
@@ -67,12 +72,13 @@ def ask(
     requests = [AnswerRequest(asked, one, {}, max_new_tokens, placing, sampling) for one in recipes]
 
     # the video is opened first: a misspelt path should not wait for a model to load
-    with open_source(video, backend=backend) as source:
+    with open_source(video, backend=backend) as source, told_warnings("streamprune.cache"):
+        shown = _Shown(video, source, backend, read_cache(cache_dir, cache_bytes) if cache else None)
         loaded = ModelChoice(model, device, dtype)
         if chat:
-            _chat(source, looks, requests[0], loaded, as_json)
+            _chat(shown, looks, requests[0], loaded, as_json)
         else:
-            _tell(video, source, looks, requests, loaded, as_json)
+            _tell(shown, looks, requests, loaded, as_json)
 
 
 def _questions(questions: list[str] | None, chat: bool, compare: str | None) -> tuple[str, ...]:
@@ -107,7 +113,7 @@ def _at_same_budget(other: Recipe, chosen: Recipe) -> Recipe:
 
 
 def _answers(
-    source: Source, looks: FrameRequest, requests: Sequence[AnswerRequest], model: ModelChoice
+    shown: _Shown, looks: FrameRequest, requests: Sequence[AnswerRequest], model: ModelChoice
 ) -> list[list[Answer]]:
     """The answers to each of ``requests``, from the same frames."""
     questions = requests[0].questions
@@ -117,7 +123,8 @@ def _answers(
         answers: list[list[Answer]] = [[] for _ in requests]
         # a frames method that reads the question shows each question frames of its own
         for group in [(one,) for one in questions] if looks.reads_question else [questions]:
-            encoded = vlm.encode(source, **looks.given, question=group[0], signals=needs, progress=report)
+            settings = {**looks.given, **shown.settings}
+            encoded = vlm.encode(shown.video, **settings, question=group[0], signals=needs, progress=report)
             for column, request in zip(answers, requests, strict=True):
                 column += vlm.ask(encoded, list(group), **request.settings)
             report("answer", len(answers[-1]), len(questions))
@@ -125,30 +132,46 @@ def _answers(
 
 
 def _tell(
-    video: str,
-    source: Source,
-    looks: FrameRequest,
-    requests: Sequence[AnswerRequest],
-    model: ModelChoice,
-    as_json: bool,
+    shown: _Shown, looks: FrameRequest, requests: Sequence[AnswerRequest], model: ModelChoice, as_json: bool
 ) -> None:
     """Ask, and print the answers."""
-    answers = _answers(source, looks, requests, model)
+    answers = _answers(shown, looks, requests, model)
     questions, recipes = requests[0].questions, [request.recipe for request in requests]
-    print_warnings(video, answers[0][0].warnings)
+    print_warnings(shown.name, answers[0][0].warnings)
     if as_json:
-        print(json.dumps(answers_object(video, model.name, questions, recipes, answers), indent=2))
+        print(json.dumps(answers_object(shown.name, model.name, questions, recipes, answers), indent=2))
     else:
         print_answers(questions, recipes, answers)
 
 
 def _chat(
-    source: Source, looks: FrameRequest, request: AnswerRequest, model: ModelChoice, as_json: bool
+    shown: _Shown, looks: FrameRequest, request: AnswerRequest, model: ModelChoice, as_json: bool
 ) -> None:
     from streamprune.cli.converse import converse
 
     with progress_bars() as report:
         vlm = model.load(report)
-        chat = vlm.chat(source, **{**request.settings, **looks.given}, progress=report)
+        settings = {**request.settings, **looks.given, **shown.settings}
+        chat = vlm.chat(shown.video, **settings, progress=report)
     converse(chat, request.questions, as_json=as_json)
-    print_warnings(source.info.source, chat.history[0].warnings if chat.history else ())
+    print_warnings(shown.source.info.source, chat.history[0].warnings if chat.history else ())
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The video, and where it is looked for when it was shown before."""
+
+    name: str
+    source: Source
+    backend: str
+    cache: EncodingCache | None
+
+    @property
+    def video(self) -> str | Source:
+        """What the model is given: with a cache the path, which need not be decoded again."""
+        return self.source if self.cache is None else self.name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Arguments of ``encode`` and ``chat``."""
+        return {"cache": False if self.cache is None else self.cache, "backend": self.backend}

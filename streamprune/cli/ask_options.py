@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -43,6 +44,13 @@ TextAfter = Annotated[Literal["stock", "max"], typer.Option(help="Where text beh
 Backend = Annotated[str, typer.Option(help="pyav, opencv, decord or torchcodec.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
+Cache = Annotated[
+    bool, typer.Option("--cache/--no-cache", help="Keep what a video file became, for the next time.")
+]
+CacheDir = Annotated[
+    Path | None, typer.Option(help="Where; default: $STREAMPRUNE_CACHE, or the user's cache folder.")
+]
+CacheBytes = Annotated[str, typer.Option(help="At most so much; what was not used for longest goes.")]
 Compare = Annotated[str | None, typer.Option(help="Also answer with this recipe, at the same budget.")]
 Chat = Annotated[
     bool, typer.Option("--chat", help="One conversation; more questions are read from standard input.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import shutil
 import sys
@@ -14,6 +13,8 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Literal
+
+from streamprune.cache.cache_folder import default_cache_folder, features_folder
 
 State = Literal["ok", "missing", "broken"]
 
@@ -53,7 +54,7 @@ def examine(cache_folder: Path | None = None) -> Iterator[Finding]:
     """Every finding, in order; a part that fails in an unknown way is "broken", and the others go on.
 
     Args:
-        cache_folder: where features would be kept on disk; None is :func:`default_cache_folder`.
+        cache_folder: where encoded videos are kept on disk; None is :func:`default_cache_folder`.
     """
     folder = default_cache_folder() if cache_folder is None else cache_folder
     parts: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
@@ -71,12 +72,6 @@ def examine(cache_folder: Path | None = None) -> Iterator[Finding]:
             yield from part()
         except Exception as error:  # whatever a half-installed package sets off
             yield Finding(area, area, "broken", f"{type(error).__name__}: {error}", "install it again")
-
-
-def default_cache_folder() -> Path:
-    """Where this user's caches belong."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "streamprune"
 
 
 def installation() -> Iterator[Finding]:
@@ -217,7 +212,7 @@ def models() -> Iterator[Finding]:
 
 
 def disk(folder: Path) -> Iterator[Finding]:
-    """Whether features can be kept in ``folder``, which is not created."""
+    """Whether encoded videos can be kept in ``folder``, which is not created, and how much is there."""
     there = folder
     while not there.exists():
         there = there.parent
@@ -229,4 +224,5 @@ def disk(folder: Path) -> Iterator[Finding]:
         yield Finding("disk", "cache folder", "missing", f"{folder}: {error.strerror or error}", hint)
         return
     free = shutil.disk_usage(there).free / 2**30
-    yield Finding("disk", "cache folder", "ok", f"{folder} ({free:.0f} GB free)")
+    held = sum(path.stat().st_size for path in features_folder(folder).glob("*") if path.is_file()) / 2**20
+    yield Finding("disk", "cache folder", "ok", f"{folder} ({held:.0f} MB held, {free:.0f} GB free)")

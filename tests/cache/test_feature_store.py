@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import multiprocessing
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import torch
 from streamprune.cache.feature_store import FeatureStore
 from streamprune.errors import InvalidValueError, StorageError
 
+DEMOS = Path(__file__).resolve().parents[2] / "demos"
+KILLS = 5
 ABOUT: dict[str, Any] = {"pts": [0.0, 0.5], "source": "ä.mp4"}
 
 
@@ -126,40 +128,40 @@ def test_keys_are_no_paths(tmp_path: Path, key: str) -> None:
         FeatureStore(tmp_path, 10**6).get(key)
 
 
-def _write_for_ever(folder: str, ready: Any) -> None:
-    torch.set_num_threads(
-        1
-    )  # a forked process has none of its parent's other threads, and would wait for them
-    store = FeatureStore(folder, 10**7)
-    while True:
-        for seed in range(4):
-            store.put(f"k{seed}", _tensors(seed, 8_000), ABOUT)
-        ready.set()
-
-
 @pytest.fixture
 def processes() -> Any:
     """Processes that share nothing but the folder; forked where that is possible, which is quick."""
     return multiprocessing.get_context("fork" if sys.platform.startswith("linux") else "spawn")
 
 
-def test_a_killed_writer_leaves_whole_entries(tmp_path: Path, processes: Any) -> None:
-    store = FeatureStore(tmp_path, 10**7)
-    for turn in range(5):
-        ready = processes.Event()
-        process = processes.Process(target=_write_for_ever, args=(str(tmp_path), ready))
-        process.start()
-        assert ready.wait(60)
-        time.sleep(0.05 + 0.013 * turn)
-        process.kill()
-        process.join(60)
-        found = list(tmp_path.glob("[!.]*.safetensors"))
-        assert found
-        for path in found:
-            entry = store.get(path.stem)
-            assert entry is not None, "no torn entry is ever there"
-            expected = _tensors(int(path.stem[1:]), 8_000)
-            assert all(torch.equal(entry.tensors[name], expected[name]) for name in expected)
+def test_a_killed_writer_leaves_whole_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DEMOS))
+    soak = importlib.import_module("cache_soak")
+    method = "fork" if sys.platform.startswith("linux") else "spawn"
+    seen = soak.kill_writers(tmp_path, KILLS, start_method=method, say=lambda said: None)
+    assert seen.faults() == []
+    assert seen.kills == KILLS <= seen.entries
+
+
+def _fill_the_disk(folder: str, bound: int) -> None:
+    import resource
+
+    torch.set_num_threads(1)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bound, bound))
+    store = FeatureStore(folder, 10**7)
+    stored = store.put("big", _tensors(0, 8_000), ABOUT)
+    left = sorted(path.name for path in Path(folder).iterdir())
+    small = store.put("small", _tensors(1, 20), ABOUT)
+    os._exit(0 if (stored, left, small) == (False, [".lock", "before.safetensors"], True) else 1)
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, processes: Any) -> None:
+    FeatureStore(tmp_path, 10**7).put("before", _tensors(2, 20), ABOUT)
+    process = processes.Process(target=_fill_the_disk, args=(str(tmp_path), 20_000))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    assert FeatureStore(tmp_path, 10**7).get("before") is not None
 
 
 def _hammer(folder: str, seed: int) -> None:
