@@ -171,9 +171,8 @@ class VideoLLM:
             recipe: name of a method or recipe, a path to a .toml file, or a Recipe; None keeps every token.
             keep_ratio, keep_tokens: share of the visual tokens KEPT, in (0, 1], or their number.
             frames: a frames method or the name of one, in place of the recipe's.
-            num_frames, fps: so many; so many a second, then at most num_frames; default: what suits the model.
-            start_seconds, end_seconds: look only at this part.
-            max_new_tokens: longest answer.
+            num_frames, fps: so many; so many a second, at most num_frames; default: what suits the model.
+            start_seconds, end_seconds: look only at this part. max_new_tokens: longest answer.
             temperature, top_p, top_k, repetition_penalty, seed, stop: how words are chosen and where the
                 answer ends, see :class:`Sampling`; ``seed`` is also that of a method that draws.
             positions: "keep" leaves tokens at their places in the full prompt, "renumber" closes the gaps,
