@@ -66,6 +66,8 @@ class StreamLayout:
         self._family = family
         self._grid = VideoGrid(1, grid.rows, grid.cols)
         self._step = seconds_per_frame
+        # the first frame and any other, where no times are written
+        self._alike: dict[bool, Written] = {}
         self._read(self._full(2))
         later = self._full(2, times=(3600.0, 3600.0 + seconds_per_frame))
         self._timed = later.prompt.input_ids.tolist() != self._full(2).prompt.input_ids.tolist()
@@ -80,6 +82,13 @@ class StreamLayout:
 
     def frame(self, pts_seconds: float, *, first: bool = False) -> Written:
         """A frame with all its tokens and the text around it; of the ``first`` it may be another one."""
+        if self._timed:
+            return self._frame(pts_seconds, first)
+        if first not in self._alike:
+            self._alike[first] = self._frame(pts_seconds, first)
+        return self._alike[first]
+
+    def _frame(self, pts_seconds: float, first: bool) -> Written:
         before, after = (0.0, self._step) if first else (self._step, 0.0)
         times = (max(0.0, pts_seconds - before), pts_seconds + after)
         full = self._full(2, times=times if self._timed else None)
