@@ -23,7 +23,7 @@ class StreamingVLM(KvMethod):
     """Forget whole frames when they are older than a window; keys are rotated anew every time.
 
     Args:
-        vision_seconds: how far back frames are seen, above 0.
+        vision_seconds: frames that begin so long before the newest, or earlier, are gone; above 0.
         text_seconds: how far back the text around a frame stays; longer than its tokens where this is more
             than ``vision_seconds``.
         text_tokens: of frames that are gone, at most.
@@ -95,11 +95,9 @@ class _StreamingVLMState(KvMemory):
     def write(self, block: Block | FeatureBlock, heard: Heard) -> None:
         """Remember it, and forget what is older than the windows, or too much."""
         block = self.block(block)
-        since = block.stop_seconds - self._method.vision_seconds - _SLACK_SECONDS
-        while self._frames.pages and self._frames.pages[0].block.start_seconds < since:
+        while len(self._frames) and _is_old(self._frames, block, self._method.vision_seconds):
             self._leave_text(block)
-        since = block.stop_seconds - self._method.text_seconds - _SLACK_SECONDS
-        while self._texts.pages and self._texts.pages[0].block.start_seconds < since:
+        while len(self._texts) and _is_old(self._texts, block, self._method.text_seconds):
             self._texts.pop()
         for queue in (self._texts, self._frames):
             while len(queue) and not self._is_room_for(block):
@@ -113,9 +111,9 @@ class _StreamingVLMState(KvMemory):
 
     def _leave_text(self, newest: Block) -> None:
         """Drop the oldest frame but for its text, if the window of text reaches so far."""
+        old = _is_old(self._frames, newest, self._method.text_seconds)
         oldest = self._frames.pop().block
         text = (oldest.cells < 0).nonzero()[:, 0]
-        old = oldest.start_seconds < newest.stop_seconds - self._method.text_seconds - _SLACK_SECONDS
         if old or not len(text) or not isinstance(oldest, Block):
             return
         left = oldest.take(text)
@@ -127,3 +125,8 @@ class _StreamingVLMState(KvMemory):
             self._texts.push(Page(left))
         while self._texts.tokens > self._method.text_tokens:
             self._texts.pop()
+
+
+def _is_old(queue: BlockQueue, newest: Block, seconds: float) -> bool:
+    """Whether the oldest of ``queue`` began ``seconds`` before ``newest`` does, or earlier."""
+    return queue.pages[0].block.start_seconds <= newest.start_seconds - seconds + _SLACK_SECONDS
