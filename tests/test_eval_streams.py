@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from streamprune.cli import app
+from streamprune.embedded.evaluate.needles import Needles
 from streamprune.embedded.evaluate.stream_questions import asked_about, needle_stream
 from streamprune.report.needles import ages_markdown, needles_markdown
 
@@ -130,3 +131,18 @@ def test_a_file_that_is_no_record_is_refused(tmp_path: Path) -> None:
     done = runner.invoke(app, ["eval", "--suite", "stream", "--json", str(path)])
     assert done.exit_code == 2
     assert "is no record of streams" in " ".join(done.output.split())
+
+
+def test_three_minutes_in_little_memory_are_worth_almost_all_of_them() -> None:
+    suite = Needles(streams=2, frames=180, questions=40)
+    ours, newest, whole = (
+        suite.measure(memory, memory_bytes)
+        for memory, memory_bytes in (("tiered", 6_000_000), ("window", 6_000_000), ("keep_all", 32_000_000))
+    )
+    # measured: 0.90, 0.50, 0.90; of what was long ago 0.83, 0.17, 0.83
+    assert ours["peak_bytes"] <= 6_000_000 < 12_000_000 < whole["peak_bytes"]
+    assert ours["accuracy"] >= newest["accuracy"] + 0.25
+    assert ours["age"]["past"]["accuracy"] >= newest["age"]["past"]["accuracy"] + 0.4
+    assert ours["accuracy"] >= whole["accuracy"] - 0.1
+    assert ours["age"]["now"]["accuracy"] >= 0.9
+    assert ours["remembers_from_seconds"] == 0

@@ -16,6 +16,8 @@ ROWS = (
     _row("memory", "livevlm", "cache.livevlm:LiveVLM", source="arXiv 2505.15269", causal=True,
          needs=("chunk_queries", "question_queries"),
          summary="tokens that newer frames look at, over the whole timeline; brings back pages of them"),
+    _row("memory", "keep_all", "cache.keep_all:KeepAll", source="baseline", causal=True,
+         needs=("question_queries",), summary="every frame whole, found as by tiered"),
     _row("memory", "rekv", "cache.rekv:ReKV", source="arXiv 2503.00540", causal=True,
          needs=("question_queries",),
          summary="every frame as it is; each layer brings back those most alike the question"),
