@@ -18,16 +18,17 @@ from streamprune.readers.pipe import Pipe, stdin_pipe
 STDIN = "-"
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "tcp")
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
-# without these the first picture of a camera is a second old
-_NO_DELAY = {"fflags": "nobuffer", "flags": "low_delay", "analyzeduration": "100000"}
+# what is looked at before the first picture makes that one so much older; nothing looked at is thrown away
+# (fflags=nobuffer would): it may hold the only key frame for seconds
+_PROMPT = {"analyzeduration": "100000"}
 _OPTIONS: dict[str, dict[str, str]] = {
-    "rtsp": {**_NO_DELAY, "rtsp_transport": "tcp"},
-    "rtsps": {**_NO_DELAY, "rtsp_transport": "tcp"},
-    "rtmp": _NO_DELAY,
-    "rtmps": _NO_DELAY,
+    "rtsp": {**_PROMPT, "rtsp_transport": "tcp"},
+    "rtsps": {**_PROMPT, "rtsp_transport": "tcp"},
+    "rtmp": _PROMPT,
+    "rtmps": _PROMPT,
     # a reader that is late loses pictures, not the connection
-    "udp": {"fflags": "nobuffer", "flags": "low_delay", "overrun_nonfatal": "1"},
-    "tcp": {"fflags": "nobuffer", "flags": "low_delay"},
+    "udp": {**_PROMPT, "overrun_nonfatal": "1"},
+    "tcp": _PROMPT,
     # of a playlist, begin with the newest segment
     "http": {"live_start_index": "-1"},
     "https": {"live_start_index": "-1"},
@@ -131,7 +132,7 @@ def _camera(number: int) -> Address:
     if kind == "v4l2":
         return _device(f"/dev/video{number}", name)
     target = f"{number}:none" if kind == "avfoundation" else f"video={number}"
-    return Address(target, name, format=kind, options=dict(_NO_DELAY))
+    return Address(target, name, format=kind, options=dict(_PROMPT))
 
 
 def _device(device: str, name: str) -> Address:
@@ -141,4 +142,4 @@ def _device(device: str, name: str) -> Address:
             f"{name}: {device} does not exist; "
             + (f"there are {', '.join(there)}" if there else "this machine has no camera")
         )
-    return Address(device, name, format=_CAMERAS["linux"], options=dict(_NO_DELAY))
+    return Address(device, name, format=_CAMERAS["linux"], options=dict(_PROMPT))

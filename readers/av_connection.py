@@ -95,14 +95,14 @@ def _open(address: Address, live: LiveOptions) -> InputContainer:
     timed = address.returns
     protocols = {"protocol_whitelist": _PROTOCOLS} if timed and address.format is None else {}
     try:
-        container: InputContainer = av.open(
+        return av.open(
             address.target.open() if isinstance(address.target, Pipe) else address.target,
+            mode="r",
             format=address.format,
             container_options={**address.options, **protocols},
             timeout=(live.open_timeout_seconds, live.read_timeout_seconds) if timed else None,
             metadata_errors="replace",
         )
-        return container
     except (av.error.FFmpegError, ValueError, OSError) as error:
         refusal = explained(error, address.name, opening=True)
     if isinstance(address.target, Pipe):

@@ -50,11 +50,10 @@ def steps_ms(frames: list[Frame]) -> set[int]:
 def test_transport_stream_over_tcp_comes_back_after_every_hang_up(media: Media) -> None:
     film = media("h264.ts").read_bytes()
     with tcp_server([film] * 3) as url:
-        frames, live = read(url, 200)
-    assert {frame.epoch for frame in frames} == {0, 1, 2}
+        frames, live = read(url, 300)
     for epoch in range(3):
         shown = numbers([frame for frame in frames if frame.epoch == epoch])
-        assert shown == list(range(shown[0], shown[0] + len(shown))), "each film in order, nothing twice"
+        assert shown == list(range(100)), "each film in order, nothing lost, nothing twice"
     assert [gap.reason.partition(": ")[2] for gap in live.health().gaps] == [
         "the connection was closed by the other side"
     ] * 2
@@ -70,8 +69,7 @@ def test_transport_stream_over_udp(media: Media) -> None:
 def test_rtmp(media: Media) -> None:
     with rtmp_server(media("h264.flv")) as url:
         frames, live = read(url, 50, reconnect_seconds=0)
-    shown = numbers(frames)
-    assert shown == list(range(shown[0], shown[0] + 50))
+    assert numbers(frames) == list(range(50))
     assert steps_ms(frames) == {40}
     assert live.info.codec == "h264"
 
@@ -90,7 +88,7 @@ def test_motion_jpeg_over_https(tmp_path: Path) -> None:
     camera = {"/camera": motion_jpeg(lambda: iter(range(30)))}
     with web_server(camera, self_signed(tmp_path)) as place:
         frames, _ = read(f"{place}/camera", 20)
-    assert numbers(frames) == list(range(numbers(frames)[0], numbers(frames)[0] + 20))
+    assert numbers(frames) == list(range(20))
     assert all(frame.pts_estimated for frame in frames), "its time stamps only count pictures"
 
 
@@ -184,7 +182,7 @@ def test_a_clock_that_jumps_back_is_followed_on(media: Media) -> None:
     late, early = media("late.ts").read_bytes(), media("h264.ts").read_bytes()
     with tcp_server([late + early]) as url:
         frames, live = read(url, 150, reconnect_seconds=5)
-    assert numbers(frames) == [*range(25, 100), *range(75)]
+    assert numbers(frames) == [*range(100), *range(50)]
     jumped = [frame for frame in frames if frame.pts_estimated]
     assert len(jumped) == live.report.estimated_pts == 1
     assert all(0 < step <= 100 for step in steps_ms(frames))
