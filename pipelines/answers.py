@@ -164,7 +164,8 @@ class AnswerStream(Iterator[str]):
         """Stop answering and wait for the thread; closing twice is harmless."""
         self._finished = True
         self._exchange.cancelled.set()
-        if self._started and self._thread is not threading.current_thread():
+        # a thread that another one is only just starting sees that it is not wanted, and ends by itself
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
 
     def __enter__(self) -> Self:

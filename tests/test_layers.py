@@ -24,6 +24,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("report",),
     ("pipelines",),
     ("embedded",),
+    ("web",),
     ("cli", "__init__"),
     ("__main__",),
 ]

@@ -61,6 +61,8 @@ def test_wheel_holds_every_module_and_the_weights(tmp_path: Path) -> None:
     expected |= {f"streamprune/{p.relative_to(ROOT)}" for name in MAPPED for p in (ROOT / name).glob("*.py")}
     folders = [ROOT / "streamprune" / "embedded" / folder for folder in EMBEDDED.values()]
     expected |= {str(p.relative_to(ROOT)) for folder in folders for p in folder.iterdir() if p.is_file()}
+    page = ROOT / "streamprune" / "web" / "static"
+    expected |= {str(p.relative_to(ROOT)) for p in page.iterdir()}
     assert expected - packed == set()
     for folder in folders:
         assert str((folder / "model.safetensors").relative_to(ROOT)) in packed
