@@ -115,18 +115,11 @@ class TowerLayer:
         index: torch.Tensor,
     ) -> torch.Tensor:
         """What the attention gives the tokens at ``index``, ascending, that ask all ``keys`` of theirs."""
-        mixed, start, asked = [], 0, 0
-        until = torch.searchsorted(index, index.new_tensor(around.ends)).tolist()
-        for end, stop in zip(around.ends, until, strict=True):
-            if stop > asked:
-                parts = (queries[asked:stop], keys[start:end], values[start:end])
-                mixed.append(self._mix(*parts))
-            start, asked = end, stop
-        return self._scaled(self._out(mixed[0] if len(mixed) == 1 else torch.cat(mixed)), 0)
+        return self.scaled(self._out(self._asked(queries, keys, values, around, index)), 0)
 
     def fed(self, rows: torch.Tensor) -> torch.Tensor:
         """What the feed-forward half gives."""
-        return self._scaled(self._feed(self._after(rows)), 1)
+        return self.scaled(self._feed(self._after(rows)), 1)
 
     @contextmanager
     def caught(self) -> Iterator[Caught]:
@@ -144,6 +137,25 @@ class TowerLayer:
         finally:
             for handle in handles:
                 handle.remove()
+
+    def _asked(
+        self,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        around: Around,
+        index: torch.Tensor,
+    ) -> torch.Tensor:
+        """What the queries find, window by window."""
+        if len(around.ends) == 1:
+            return self._mix(queries, keys, values)
+        found, start, asked = [], 0, 0
+        until = torch.searchsorted(index, index.new_tensor(around.ends)).tolist()
+        for end, stop in zip(around.ends, until, strict=True):
+            if stop > asked:
+                found.append(self._mix(queries[asked:stop], keys[start:end], values[start:end]))
+            start, asked = end, stop
+        return torch.cat(found)
 
     def _mix(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         q, k, v = (
@@ -166,7 +178,8 @@ class TowerLayer:
         bias = None if whole.bias is None else whole.bias.chunk(3)[which]
         return nn.functional.linear(normed, weight, bias)
 
-    def _scaled(self, rows: torch.Tensor, half: int) -> torch.Tensor:
+    def scaled(self, rows: torch.Tensor, half: int) -> torch.Tensor:
+        """What the attention (0) or feed-forward (1) half gave, by the factors of the layer, if it has any."""
         factor = self._factors[half]
         return rows if factor is None else factor * rows
 
@@ -198,11 +211,11 @@ class Caught:
 
     def attended(self) -> torch.Tensor:
         """What the attention gave."""
-        return self._layer._scaled(self._found["attended"], 0)
+        return self._layer.scaled(self._found["attended"], 0)
 
     def fed(self) -> torch.Tensor:
         """What the feed-forward half gave."""
-        return self._layer._scaled(self._found["fed"], 1)
+        return self._layer.scaled(self._found["fed"], 1)
 
 
 def tower_layers(tower: Any) -> list[TowerLayer]:
