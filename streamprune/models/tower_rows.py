@@ -179,7 +179,7 @@ class TowerLayer:
         return nn.functional.linear(normed, weight, bias)
 
     def scaled(self, rows: torch.Tensor, half: int) -> torch.Tensor:
-        """What the attention (0) or feed-forward (1) half gave, by the factors of the layer, if it has any."""
+        """What the attention (0) or feed-forward (1) half gave, by the factors that a layer may have."""
         factor = self._factors[half]
         return rows if factor is None else factor * rows
 
