@@ -6,12 +6,12 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 
 from streamprune.catalog.info import Stage
+from streamprune.cli import bench_options as options
 from streamprune.cli.app import app, progress_bars
 from streamprune.cli.bench_tower import Report, tower_cache
 
@@ -25,41 +25,18 @@ _TOWER = "tower-cache"
 
 @app.command()
 def bench(
-    stage: Annotated[
-        str, typer.Option(help="What to time: pre-llm, in-llm, kv, llm (whole recipes), or tower-cache.")
-    ] = "pre-llm",
-    method: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A method (llm: a recipe; tower-cache: keys or pixels); again for more. Default: all."
-        ),
-    ] = None,
-    keep_ratio: Annotated[
-        list[float] | None,
-        typer.Option(
-            help="Share KEPT, in (0, 1]; again for more. Default: 0.1 for pre-llm, else 1, 0.5, 0.25, 0.1."
-        ),
-    ] = None,
-    scenes: Annotated[
-        list[int] | None,
-        typer.Option(help="pre-llm: alike runs among the 32 frames; again for more. Default: 8, 32."),
-    ] = None,
-    tokens: Annotated[int, typer.Option(help="in-llm, kv, llm: visual tokens of the clip.")] = 2048,
-    size: Annotated[
-        str | None,
-        typer.Option(
-            help="in-llm, kv, llm: the language model: tiny, mid (default) or 7b. tower-cache: the tower: "
-            "tiny or so400m (default)."
-        ),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="in-llm, kv, llm: as in ask.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="in-llm, kv, llm: as in ask.")] = None,
-    frames: Annotated[int, typer.Option(help="tower-cache: frames of the static scene.")] = 32,
-    questions: Annotated[
-        int, typer.Option(help="tower-cache: questions about each kind of stream; 0 asks none.")
-    ] = 200,
-    repeats: Annotated[int, typer.Option(help="Timings of which the median counts.")] = 9,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the record to this file.")] = None,
+    stage: options.Stage = "pre-llm",
+    method: options.Method = None,
+    keep_ratio: options.KeepRatio = None,
+    scenes: options.Scenes = None,
+    tokens: options.Tokens = 2048,
+    size: options.Size = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    frames: options.Frames = 32,
+    questions: options.Questions = 200,
+    repeats: options.Repeats = 9,
+    json_file: options.JsonFile = None,
 ) -> None:
     """Time methods, always beside a baseline of the same run.
 
