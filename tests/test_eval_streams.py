@@ -146,3 +146,12 @@ def test_three_minutes_in_little_memory_are_worth_almost_all_of_them() -> None:
     assert ours["accuracy"] >= whole["accuracy"] - 0.1
     assert ours["age"]["now"]["accuracy"] >= 0.9
     assert ours["remembers_from_seconds"] == 0
+
+
+def test_slices_of_two_frames_are_shown_whole() -> None:
+    suite = Needles(streams=1, frames=100, questions=4, model="embedded-qwen")
+    assert suite.context_tokens == 8 * 36
+    (exam,) = suite.exams
+    assert exam.recorded.features(range(50)).shape == (50, 6, 6, 192)
+    assert suite.evidence_only()["accuracy"] >= 0.75
+    assert suite.blind()["count"] == 4

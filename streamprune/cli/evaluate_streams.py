@@ -70,6 +70,7 @@ def _measure(
         "streams": suite.streams,
         "frames": suite.frames,
         "questions": suite.questions,
+        "context_frames": suite.context_frames,
         "context_tokens": suite.context_tokens,
         "rows": [],
     }

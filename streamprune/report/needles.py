@@ -23,11 +23,14 @@ def needles_table(record: Mapping[str, Any]) -> Table:
 
 
 def needles_markdown(record: Mapping[str, Any]) -> str:
-    """One line per memory, one column per budget: per cent right with 95 % interval; baselines last."""
+    """One line per memory, best first, one column per budget: per cent right with 95 % interval.
+
+    What has no budget comes last.
+    """
     rows = record["rows"]
     sizes = sorted({row["memory_bytes"] for row in rows if row["memory_bytes"] is not None})
     lines = [["memory", *(_size(size) for size in sizes)], ["---", *("--:" for _ in sizes)]]
-    for memory in dict.fromkeys(row["memory"] for row in rows):
+    for memory in sorted(dict.fromkeys(row["memory"] for row in rows), key=lambda name: _rank(name, rows)):
         found = {row["memory_bytes"]: row for row in rows if row["memory"] == memory}
         if None in found:
             lines.append([memory, _share(found[None]), *("" for _ in sizes[1:])])
@@ -75,6 +78,13 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
             f"{row['ask_ms']:.0f} ms",
         ]
     return cells
+
+
+def _rank(memory: str, rows: Sequence[Mapping[str, Any]]) -> tuple[bool, float]:
+    """Where a memory stands among others: by its mean over the budgets, those without one at the end."""
+    own = [row for row in rows if row["memory"] == memory]
+    shares = [float(row.get("accuracy", 0)) for row in own]
+    return own[0]["memory_bytes"] is None, -sum(shares) / len(shares)
 
 
 def _size(nbytes: int) -> str:

@@ -106,7 +106,7 @@ class Needles:
     def context_tokens(self) -> int:
         """Visual tokens that the model is to see at once."""
         size = self.family.frame_size(Clip(self.context_frames, FRAME_SIDE, FRAME_SIDE))
-        return self.family.grid(-(-self.context_frames // self.family.frames_per_slice), size).tokens
+        return self.family.grid(self.context_frames, size).tokens
 
     @cached_property
     def exams(self) -> list[Exam]:
