@@ -44,7 +44,7 @@ def test_a_round_trip_is_within_half_a_step_of_each_channel(bits: int, tokens: i
 def test_bytes_are_codes_along_the_tokens_with_a_scale_and_an_offset_for_each_channel() -> None:
     coded = CodedBlock.of(made_block(0, 7, dtype=torch.bfloat16, grid_tokens=12))
     channels = LAYERS * KV_HEADS * DIM
-    assert coded.key_codes.shape == (LAYERS, KV_HEADS, DIM, 4)
+    assert coded.codes.shape == (LAYERS, 2, KV_HEADS, DIM, 4)
     assert coded.nbytes == 2 * channels * (4 + 2 * 2) + 7 * 8
 
 
