@@ -109,10 +109,14 @@ def at(moments: Sequence[Moment], frames: int) -> Moment:
 
 
 def first_full(moments: Sequence[Moment]) -> Moment:
-    """The first moment at which every tier holds about as much as it ever will."""
-    tiers = moments[0].held
-    most = {tier: max(one.held[tier] for one in moments) for tier in tiers}
-    return next(one for one in moments if all(one.held[tier] >= _FULL * most[tier] for tier in tiers))
+    """The first moment by which every tier has held about as much as it ever will."""
+    most = {tier: max(one.held[tier] for one in moments) for tier in moments[0].held}
+    waiting = set(most)
+    for one in moments:
+        waiting = {tier for tier in waiting if one.held[tier] < _FULL * most[tier]}
+        if not waiting:
+            return one
+    return moments[-1]
 
 
 def figures(moments: Sequence[Moment]) -> dict[str, Any]:
