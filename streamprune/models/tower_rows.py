@@ -122,15 +122,20 @@ class TowerLayer:
         return self.scaled(self._feed(self._after(rows)), 1)
 
     @contextmanager
-    def caught(self) -> Iterator[Caught]:
-        """What the stock layer computes for all tokens while it runs in here; leaves no hook behind."""
+    def caught(self, *, halves: bool) -> Iterator[Caught]:
+        """What the stock layer computes for all tokens while it runs in here; leaves no hook behind.
+
+        Args:
+            halves: whether what its two halves give is kept, beside keys and values.
+        """
         found = Caught(self)
         if self._fused:
             watched = {"qkv": self._attention.qkv}
         else:
             norm = self._norms[1]
             watched = {"keys": self._projections[1] if norm is None else norm, "values": self._projections[2]}
-        watched |= {"attended": self._attention, "fed": self._feed}
+        if halves:
+            watched |= {"attended": self._attention, "fed": self._feed}
         handles = [module.register_forward_hook(found.keeper(name)) for name, module in watched.items()]
         try:
             yield found

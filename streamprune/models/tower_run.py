@@ -84,7 +84,7 @@ class TowerRun:
         if number == 0:
             sizes = (len(self._layers), len(rows), rows.shape[1], self._picture)
             self._cache.allocate(remembered(self._method, *sizes), rows)
-        with layer.caught() as caught:
+        with layer.caught(halves=self._method.choose == "keys") as caught:
             out: torch.Tensor = whole(*given, **named)
         self._remember(number, caught, out, around)
         self.updated.append(None)
