@@ -33,6 +33,7 @@ bench: $(STAMP)
 # full counts of kills, restarts and frames; each script prints and records what it found
 soak: $(STAMP)
 	$(BIN)/python demos/rtsp_soak.py --json demos/results/rtsp_soak.json
+	$(BIN)/python demos/cache_soak.py --json demos/results/cache_soak.json
 	$(BIN)/python demos/stream_soak.py --json demos/results/stream_soak.json
 	$(BIN)/python demos/save_soak.py --json demos/results/save_soak.json
 

@@ -132,10 +132,11 @@ class _Request:
         try:
             if not path.is_file():
                 return None
-            seen = FileState.of(path)
-            key = _key(self._identity(cache.hashes.of(path)))
+            seen, content = FileState.of(path), cache.hashes.of(path)
         except (OSError, ValueError):
             return None  # whoever opens it says what is wrong
+        try:
+            key = _key(self._identity(content))
         except _NotPlainError as error:
             logger.debug("%s is not cached: %s", path, error)
             return None
