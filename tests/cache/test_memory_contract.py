@@ -124,7 +124,7 @@ def test_a_much_longer_stream_takes_no_more(name: str) -> None:
     method = _method(name)
     memory_bytes = max(10_000, method.minimum_bytes(made_room(1)))
     peaks = []
-    for frames in (40, 250):
+    for frames in (40, 160):
         room = made_room(memory_bytes)
         memory = begun(method, room)
         _write(method, memory, room, range(frames))
@@ -143,6 +143,8 @@ def test_an_answer_leaves_no_trace_and_the_order_of_questions_does_not_matter(na
     for number in range(25):
         _write(method, memory, room, [number])
         _write(method, quiet, room, [number])
+        if number % 6:
+            continue
         first, second = _recalled(method, memory, 1), _recalled(method, memory, 2)
         assert _same(_recalled(method, memory, 2), second)
         assert _same(_recalled(method, memory, 1), first)
@@ -185,6 +187,7 @@ def test_it_says_what_it_reproduces_and_forgets_the_oldest_first(name: str) -> N
     assert said.source == row.source or row.source in ("streamprune", "baseline")
     assert said.reproduces
     assert all(line.strip() for line in said.reproduces + said.differs)
+    assert set(row.needs) == method.wants
     memory = begun(method, room)
     assert memory.remembers_from() is None
     before = 0.0
