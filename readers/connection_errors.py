@@ -13,6 +13,13 @@ from streamprune.errors import (
     SourceTimeoutError,
 )
 
+_AT_OPENING: dict[int, tuple[type[SourceError], str]] = {
+    errno.EIO: (SourceNotFoundError, "cannot be reached; is the host's name right, and the network up?"),
+    errno.EBUSY: (SourceError, "another program is using it"),
+    errno.ENODEV: (SourceNotFoundError, "the camera is not plugged in"),
+    errno.ENOTTY: (SourceFormatError, "this device gives no pictures; a camera may have a second number"),
+}
+
 
 def explained(error: Exception, name: str, *, opening: bool = False) -> SourceError:
     """What went wrong at ``name``, without anything of FFmpeg's own message that could hold a password."""
@@ -43,9 +50,9 @@ def explained(error: Exception, name: str, *, opening: bool = False) -> SourceEr
     for kind, ours, reason in kinds:
         if isinstance(error, kind):
             return ours(f"{name}: {reason}")
-    if opening and getattr(error, "errno", None) == errno.EIO:
-        return SourceNotFoundError(
-            f"{name}: cannot be reached; is the host's name right, and the network up?"
-        )
+    number = getattr(error, "errno", None)
+    if opening and number in _AT_OPENING:
+        kind_then, why = _AT_OPENING[number]
+        return kind_then(f"{name}: {why}")
     told = getattr(error, "strerror", None) or type(error).__name__
     return SourceError(f"{name}: cannot be read ({told})")

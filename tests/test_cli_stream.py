@@ -118,7 +118,7 @@ def test_a_question_that_fails_is_told_and_the_rest_goes_on() -> None:
         (["--memory-bytes", "much"], ["memory_bytes must be bytes", "'64MB'", "'much'"]),
         (["--memory-bytes", "1MB"], ["memory_bytes"]),
         (["--recipe", "fastvidd"], ["Did you mean 'fastvid'"]),
-        (["--keep-ratio", "2"], ["keep_ratio", "(0, 1]"]),
+        (["--recipe", "stc", "--keep-ratio", "2"], ["keep_ratio", "(0, 1]"]),
         (["--ask-every", "5"], ["--ask-every repeats questions", "--question"]),
         (["-q", "why?", "--ask-every", "0"], ["ask_every must be above 0"]),
         (["-q", " "], ["question must not be empty"]),

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -16,6 +16,7 @@ from streamprune.checks import check_count
 from streamprune.cli import ask_options as asking
 from streamprune.cli import stream_options as options
 from streamprune.cli.app import app, progress_bars
+from streamprune.cli.ask_output import print_warnings
 from streamprune.cli.model_choice import ModelChoice
 from streamprune.cli.stream_opening import Opening, check_target
 from streamprune.cli.typed_lines import typed_lines
@@ -121,13 +122,15 @@ def _watching(
     from streamprune.readers.address import read_address
 
     arrives = read_address(place) is not None
+    # no queue of decoded pictures: they would be memory that nobody counts
+    plain: dict[str, Any] = {"prefetch_bytes": 0}
     with ExitStack() as held:
-        source = held.enter_context(open_source(place, fps=opening.fps if arrives else None))
+        source = held.enter_context(open_source(place, fps=opening.fps if arrives else None, **plain))
         with progress_bars() as bars:
             vlm = model.load(bars)
-        live = held.enter_context(opening.begin(vlm))
+        live = held.enter_context(opening.begin(vlm, source.info))
         if realtime and not arrives:
-            source = held.enter_context(open_source(place, realtime=True, fps=opening.fps))
+            source = held.enter_context(open_source(place, realtime=True, fps=opening.fps, **plain))
         yield live, source
 
 
@@ -154,6 +157,8 @@ def _run(
                 live.save(save)
                 report.note("saved", f"saved {save}", path=str(save))
             report.closed(session.moment())
+    if source.report.damaged:
+        print_warnings(info.source, source.report.lines())
     return session.failed
 
 

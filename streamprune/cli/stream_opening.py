@@ -13,9 +13,11 @@ from streamprune.errors import InvalidValueError
 if TYPE_CHECKING:
     from streamprune.pipelines.live import LiveStream
     from streamprune.pipelines.offline import VideoLLM
+    from streamprune.readers import VideoInfo
 
 _FPS = 2.0
 _MEMORY_BYTES = "256MB"
+_PICTURES = 3  # that wait, are decoded and are pushed
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,13 @@ class Opening:
         elif not self.file.is_file():
             raise InvalidValueError(f"--load {self.file}: no such file; --save writes one")
 
-    def begin(self, vlm: VideoLLM) -> LiveStream:
-        """Open it."""
+    def begin(self, vlm: VideoLLM, info: VideoInfo | None = None) -> LiveStream:
+        """Open it, with room for as many pictures like those of ``info`` as are under way at once."""
         if self.file is None:
-            return vlm.open_stream(**self._complete())
+            settings = self._complete()
+            if info is not None:
+                settings["frame_bytes"] = _PICTURES * info.rows * info.cols * 3
+            return vlm.open_stream(**settings)
         from streamprune.pipelines.live import LiveStream
 
         return LiveStream.load(self.file, vlm)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -90,9 +91,12 @@ class Session:
 
     def _run(self) -> bool:
         """Whether the end was reached, with nothing left to ask."""
-        for _ in self._ticks():
-            if self._step():
-                return False
+        with closing(self._ticks()) as ticks:
+            for _ in ticks:
+                if self._step():
+                    return False
+        if self._schedule.stay:
+            self._report.note("ended", "the source has ended; ask on, or q ends")
         for question in self._schedule.questions:
             self._ask(question)
         while self._schedule.stay or not self._asker.idle:
@@ -101,7 +105,7 @@ class Session:
             time.sleep(_TICK_SECONDS)
         return True
 
-    def _ticks(self) -> Iterator[None]:
+    def _ticks(self) -> Generator[None, None, None]:
         """Feed the stream; yields between frames, and many times a second."""
         if isinstance(self._source, LiveSource):
             yield from self._live_ticks()
@@ -113,7 +117,7 @@ class Session:
                 time.sleep(_TICK_SECONDS)
                 yield
 
-    def _live_ticks(self) -> Iterator[None]:
+    def _live_ticks(self) -> Generator[None, None, None]:
         until = time.monotonic() + (self._schedule.seconds or float("inf"))
         feed = self._live.push_from(self._source)
         try:

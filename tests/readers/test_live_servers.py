@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import sys
@@ -13,7 +14,13 @@ from typing import Any
 import av
 import pytest
 
-from streamprune.errors import SourceError, SourceFormatError, SourceTimeoutError
+from streamprune.errors import (
+    SourceError,
+    SourceFormatError,
+    SourceNotFoundError,
+    SourcePermissionError,
+    SourceTimeoutError,
+)
 from streamprune.readers import Frame, LiveSource, open_source
 from tests.readers.media import Media, number_of, write_audio, write_video
 from tests.readers.servers import (
@@ -138,6 +145,29 @@ def test_a_camera_is_opened_by_its_number_or_device(
     assert (device, kind, timeout) == ("/dev/video3", "v4l2", (7.0, 6.0))
     assert "protocol_whitelist" not in options
     assert live.info.source == ("camera 3" if source == 3 else "/dev/video3")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="cameras have other names elsewhere")
+@pytest.mark.parametrize(
+    ("number", "error", "said"),
+    [
+        (errno.EBUSY, SourceError, "camera 3: another program is using it"),
+        (errno.ENOTTY, SourceFormatError, "camera 3: this device gives no pictures"),
+        (errno.ENODEV, SourceNotFoundError, "camera 3: the camera is not plugged in"),
+        (errno.EACCES, SourcePermissionError, "camera 3: no permission to open it"),
+    ],
+)
+def test_a_camera_that_cannot_be_opened_says_why(
+    number: int, error: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(file: str, **_: Any) -> None:
+        av.error.err_check(-number, file)
+
+    exists = Path.exists
+    monkeypatch.setattr(av, "open", refuse)
+    monkeypatch.setattr(Path, "exists", lambda self: str(self) == "/dev/video3" or exists(self))
+    with pytest.raises(error, match=said):
+        open_source(3)
 
 
 def _audio(media: Media, folder: Path) -> bytes:
