@@ -54,7 +54,7 @@ class LiveStream:
     def __init__(self, family: VideoFamily, options: StreamOptions) -> None:
         self.family, self.options = family, options
         self._core = LiveCore(family, options, self._notice)
-        self._workers = Workers(self._push_from, self._core.ledger, options.for_frames)
+        self._workers = Workers(self._push_from, self._core.ledger, options.for_queues(options.memory_bytes))
         _open_streams.add(self)
 
     def __repr__(self) -> str:
@@ -62,7 +62,7 @@ class LiveStream:
         return f"LiveStream({self.family.checkpoint.name!r}, {self.options.memory_bytes} bytes, {state})"
 
     def __enter__(self) -> Self:
-        self._core.check_open()
+        self._check_open()
         return self
 
     def __exit__(
@@ -142,7 +142,7 @@ class LiveStream:
 
         Raises what ``open_source`` raises; InvalidValueError where too few bytes are left for its queue.
         """
-        self._core.check_open()
+        self._check_open()
         return self._workers.feed(source, None if fps is None else check_fps("fps", fps), drop, options)
 
     def watch(
@@ -164,7 +164,7 @@ class LiveStream:
         """
         asked = read_question(question, **{"max_new_tokens": 16, **settings})
         chosen = WatchOptions(every=every, on_novelty=on_novelty, when=when, repeat=repeat)
-        self._core.check_open()
+        self._check_open()
         ask = partial(self._core.answer, asked, None)
         return self._workers.watch(lambda: Watch(question, ask, callback, chosen))
 
@@ -174,7 +174,7 @@ class LiveStream:
 
     def describe(self) -> dict[str, Any]:
         """The settings in effect, who may hold how much, and what the memory reproduces, ready for JSON."""
-        return described(self.family, self.options, self._core.parts.plan)
+        return described(self.family, self.options, self._core.plan)
 
     def save(self, path: str | Path) -> None:
         """Write everything that is remembered to ``path``, whole or not at all; frames wait meanwhile.
@@ -226,6 +226,10 @@ class LiveStream:
         asked = read_question(question, **settings)
         self._core.check_question()
         return asked
+
+    def _check_open(self) -> None:
+        """StreamClosedError after :meth:`close`."""
+        _ = self._core.parts
 
     def _push_from(self, origin: str, frame: Frame) -> Pushed:
         return self._core.push(read_picture(frame, origin=origin))

@@ -39,22 +39,34 @@ class LiveCore:
     ) -> None:
         self.family, self.options = family, options
         self.ledger = Ledger(options.memory_bytes)
-        self.closed = False
         self._notice = notice
         self._order = threading.Lock()  # of frames, and of what must not come between two of them
         self._dialogue = Dialogue(self.ledger, options.dialogue_bytes)
         self._clock, self._tally = StreamClock(options.fps), Tally()
-        self.parts = self._open(*options.frame_size)
+        self._parts: Parts | None = self._open(*options.frame_size)
+        self.plan = self.parts.plan
+
+    @property
+    def parts(self) -> Parts:
+        """What it consists of; StreamClosedError once it is closed."""
+        parts = self._parts
+        if parts is None:
+            raise StreamClosedError("the stream is closed; open another one with vlm.open_stream()")
+        return parts
+
+    @property
+    def closed(self) -> bool:
+        """Whether there is nothing left."""
+        return self._parts is None
 
     def push(self, picture: Picture) -> Pushed:
         """Take the next frame in."""
         with self._order:
-            self.check_open()
+            _ = self.parts  # raises when it is closed
             return self._take(picture)
 
     def check_question(self) -> None:
         """Raise InvalidValueError before the first frame."""
-        self.check_open()
         if not self.parts.ingest.number:
             missing = self.family.frames_per_slice
             raise InvalidValueError(
@@ -64,16 +76,16 @@ class LiveCore:
 
     def answer(self, question: Question, say: Callable[[str], None] | None, ended: threading.Event) -> Answer:
         """Answer from what is remembered; ``ended`` may be set to cut it short."""
-        self.check_open()
-        told = self._tally.read()
-        counts = (self.parts.ingest.number, told["tokens_in"])
-        answer = self.parts.answering.answer(question, counts, say, ended)
+        parts = self.parts
+        counts = (parts.ingest.number, self._tally.read()["tokens_in"])
+        answer = parts.answering.answer(question, counts, say, ended)
         self._tally.answered()
         return answer
 
     def stats(self) -> LiveStats:
         """This moment."""
-        tiers, oldest = self.parts.ingest.report()
+        parts = self._parts
+        tiers, oldest = ({}, None) if parts is None else parts.ingest.report()
         return LiveStats(
             memory_bytes=self.ledger.memory_bytes,
             held={str(tier): nbytes for tier, nbytes in self.ledger.held.items()},
@@ -87,13 +99,13 @@ class LiveCore:
 
     def tensors(self) -> Iterator[torch.Tensor]:
         """Everything that is held beside the model."""
-        yield from self.parts.tensors()
+        if self._parts is not None:
+            yield from self._parts.tensors()
         yield from self._dialogue.tensors()
 
     def save(self, write: Callable[[State], None]) -> None:
         """Call ``write`` with the state; frames wait meanwhile."""
         with self._order:
-            self.check_open()
             clip = self.parts.ingest.clip
             clocks = {"clock": self._clock.state(), "tally": self._tally.state()}
             own: State = {}, {"clip": [clip.rows, clip.cols], **clocks}
@@ -110,7 +122,6 @@ class LiveCore:
     def reset(self) -> None:
         """Forget everything, and begin anew."""
         with self._order:
-            self.check_open()
             clip = self.parts.ingest.clip
             self._reopen(clip.rows, clip.cols)
             self._dialogue.clear()
@@ -119,28 +130,21 @@ class LiveCore:
     def close(self) -> None:
         """End answers, forget everything and free it; closing twice is harmless."""
         with self._order:
-            if self.closed:
-                return
-            self.closed = True
-            self.parts.close()
-            self._dialogue.clear()
-
-    def check_open(self) -> None:
-        """Raise StreamClosedError after :meth:`close`."""
-        if self.closed:
-            raise StreamClosedError("the stream is closed; open another one with vlm.open_stream()")
+            parts, self._parts = self._parts, None
+            if parts is not None:
+                parts.close()
+                self._dialogue.clear()
 
     def _open(self, rows: int, cols: int) -> Parts:
         clip = clip_of(self.family, self.options, rows, cols)
         return open_parts(self.family, self.options, self.ledger, clip, self._dialogue)
 
     def _reopen(self, rows: int, cols: int) -> None:
-        self.parts.close()
-        try:
-            self.parts = self._open(rows, cols)
-        except BaseException:
-            self.closed = True  # there is nothing left to go on with
-            raise
+        parts, self._parts = self.parts, None
+        parts.close()
+        # if this fails there is nothing left to go on with
+        self._parts = self._open(rows, cols)
+        self.plan = self._parts.plan
 
     def _take(self, picture: Picture) -> Pushed:
         """Take ``picture`` in; called with the order held."""
@@ -162,11 +166,11 @@ class LiveCore:
 
     def _fit(self, picture: Picture) -> None:
         """Show frames as large as suits the first one, if that is not what was planned for."""
-        ingest = self.parts.ingest
+        parts = self.parts
         rows, cols = picture.image.shape[:2]
-        if ingest.begun or (rows, cols) == (ingest.clip.rows, ingest.clip.cols):
+        if parts.ingest.begun or (rows, cols) == (parts.ingest.clip.rows, parts.ingest.clip.cols):
             return
-        if self.family.frame_size(clip_of(self.family, self.options, rows, cols)) != self.parts.size:
+        if self.family.frame_size(clip_of(self.family, self.options, rows, cols)) != parts.size:
             self._reopen(rows, cols)
 
     def _counted(self, pushed: Pushed, picture: Picture) -> Pushed:

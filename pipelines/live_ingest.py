@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from streamprune.cache.block import Block, FeatureBlock
+from streamprune.cache.block import Block, FeatureBlock, storage_bytes
 from streamprune.cache.gate import FrameGate, Look
 from streamprune.cache.ledger import Ledger
 from streamprune.cache.memory import Heard, StreamMemory, TierReport
@@ -64,6 +64,7 @@ class Ingest:
         self._working: WorkingCache | None = None
         self._grid: VideoGrid | None = None
         self.clip = clip
+        self._layout_bytes = 0
         self.number = 0
         self.begun = False
         self._event = False  # among the pictures of the slice that is being filled
@@ -94,6 +95,8 @@ class Ingest:
                 head = self._head(working, begin)
         memory.sinks(head)
         self.begin = head.span
+        self._layout_bytes = storage_bytes(list(self.model.tensors()))
+        self.ledger.take("working", self._layout_bytes)
 
     def close(self) -> None:
         """Let go of everything."""
@@ -106,6 +109,8 @@ class Ingest:
             if self._memory is not None:
                 self._memory.close()
             self._working = self._memory = None
+            self.ledger.give("working", self._layout_bytes)
+            self._layout_bytes = 0
 
     def tensors(self) -> Iterator[torch.Tensor]:
         """Everything that is held here."""
@@ -116,6 +121,8 @@ class Ingest:
         if self.gate is not None:
             yield from self.gate.tensors()
         yield from self.tokens.tensors()
+        if self._layout_bytes:
+            yield from self.model.tensors()
 
     def report(self) -> tuple[dict[str, TierReport], float | None]:
         """What the memory holds by tier, and since when; nothing once it is closed."""
@@ -174,7 +181,12 @@ class Ingest:
         else:
             with watch.measure("read"):
                 chunk = self.model.frame(
-                    self.grid, kept.middle_seconds, kept.features, kept.cells, kept.carried
+                    self.grid,
+                    kept.middle_seconds,
+                    kept.features,
+                    kept.cells,
+                    kept.carried,
+                    first=self.number == 0,
                 )
                 span = chunk.span
                 # a still frame may leave nothing, not even text around it: it only takes its time

@@ -34,7 +34,10 @@ def read_causal(method: Reducer) -> tuple[Reducer, int | None]:
     if isinstance(method, KeepAll):
         keep = None
     if not getattr(method, "causal", False):
-        by_frame = "timechat_online with threshold=, drop_share=, keep_tokens= or rank='frame'"
+        by_frame = (
+            "random and stride with within='frame', timechat_online with threshold=, drop_share=, keep_tokens= "
+            "or rank='frame'"
+        )
         raise InvalidValueError(
             f"{type(method).__name__}, with these options, decides about a frame by frames that come later, "
             f"which a stream does not have; methods that do not: {', '.join(causal_names())}, and {by_frame}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
 
+from streamprune.cache.block import storage_bytes
 from streamprune.cache.gate import FrameGate
 from streamprune.cache.ledger import Ledger
 from streamprune.cache.memory import Room, StreamMemory
@@ -24,8 +26,12 @@ from streamprune.pipelines.live_dialogue import Dialogue
 from streamprune.pipelines.live_ingest import Ingest
 from streamprune.pipelines.live_options import StreamOptions
 from streamprune.pipelines.live_plan import Plan, Shares, plan
+from streamprune.pipelines.live_reduce import CausalReducer
 from streamprune.pipelines.live_tokens import PlainTower, Tokens, Tower
 from streamprune.tokens import VideoGrid
+
+# what something takes is found by letting it take as much as it needs
+_UNBOUNDED = 2**62
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,42 +76,78 @@ def open_parts(
 
     Raises UsageError, UnsupportedModelError, SignalError, or InvalidValueError for too few bytes.
     """
-    request = options.request()
-    family.check_frame_signals(request.needs())
     slices_a_second = float(options.fps or 1) / family.frames_per_slice
     model = StreamModel(family, 1 / slices_a_second)
-    with ExitStack() as undo:
-        tower = _tower(family, options, ledger)
-        undo.callback(tower.close)
-        gate = None if options.gate is None else FrameGate(**options.gate, ledger=ledger)
-        if gate is not None:
-            undo.callback(gate.close)
-        seen, size = _look_once(family, tower, request.needs(), clip)
+    with _Front(family, options, Ledger(_UNBOUNDED), clip) as tried:
+        seen, size = tried.look_once()
         grid = VideoGrid(1, *seen.features.shape[1:3])
-        reducer = options.reducer(grid.tokens_per_frame, slices_a_second, ledger)
-        undo.callback(reducer.close)
         room = _room(model, options, ledger, grid, seen, slices_a_second)
-        pictures = family.frames_per_slice + ("pixel_change" in reducer.needs)
-        fixed = {
-            "vision tower": _held(tower.tensors()),
-            "reducer": reducer.reserve(seen),
-            "frame gate": 0 if gate is None else _held(gate.tensors()),
-            "pictures": pictures * size[0] * size[1] * 3 * 4 + options.for_frames,
-        }
-        tower.reset()
-        shared = plan(
-            options.memory,
-            room,
-            _shares(model, room, grid, options, fixed),
-            _name(family, options),
-            context_given=options.context_tokens is not None,
-        )
-        tokens = Tokens(family, tower, reducer, ledger)
-        ingest = Ingest(family, model, options, ledger, gate, tokens, clip)
+        fixed = {**tried.reserve(seen, slices_a_second), "layout of a frame": _held(model.tensors())}
+    shared = plan(
+        options.memory,
+        room,
+        _shares(model, room, grid, options, fixed),
+        _name(family, options),
+        context_given=options.context_tokens is not None,
+    )
+    with ExitStack() as undo:
+        front = undo.enter_context(_Front(family, options, ledger, clip))
+        front.reserve(seen, slices_a_second)
+        tokens = Tokens(family, front.tower, front.reducer, ledger)
+        ingest = Ingest(family, model, options, ledger, front.gate, tokens, clip)
         memory = options.memory.begin(shared.room)
         ingest.open(memory, shared, grid)
         undo.pop_all()
     return Parts(model, ingest, memory, Answering(ingest, shared, options, dialogue), shared, size)
+
+
+class _Front:
+    """What frames meet before the language model: gate, vision tower, reducer."""
+
+    def __init__(self, family: VideoFamily, options: StreamOptions, ledger: Ledger, clip: Clip) -> None:
+        self._family, self._options, self._ledger, self._clip = family, options, ledger, clip
+        self._needs = options.request().needs()
+        family.check_frame_signals(self._needs)
+        self.tower = _tower(family, options, ledger)
+        self.gate = None if options.gate is None else FrameGate(**options.gate, ledger=ledger)
+        self._reducer: CausalReducer | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.tower.close()
+        if self.gate is not None:
+            self.gate.close()
+        if self._reducer is not None:
+            self._reducer.close()
+
+    @property
+    def reducer(self) -> CausalReducer:
+        """There after :meth:`reserve`."""
+        assert self._reducer is not None
+        return self._reducer
+
+    def look_once(self) -> tuple[EncodedFrames, tuple[int, int]]:
+        """What becomes of a blank picture, and (rows, cols) in pixels in which the tower sees it."""
+        family, clip = self._family, self._clip
+        blank = np.zeros((clip.rows, clip.cols, 3), dtype=np.uint8)
+        with family.lock.first:
+            pixels = family.preprocess([blank] * family.frames_per_slice, clip)
+            return self.tower.encode(pixels, self._needs, None), (int(pixels.shape[2]), int(pixels.shape[3]))
+
+    def reserve(self, seen: EncodedFrames, slices_a_second: float) -> dict[str, int]:
+        """Bytes of all this for frames like ``seen``, by what they are for."""
+        rows, cols = seen.features.shape[1:3]
+        self._reducer = self._options.reducer(rows * cols, slices_a_second, self._ledger)
+        size = self._family.frame_size(self._clip)
+        pictures = self._family.frames_per_slice + ("pixel_change" in self._needs)
+        return {
+            "vision tower": _held(self.tower.tensors()),
+            "reducer": self._reducer.reserve(seen),
+            "frame gate": 0 if self.gate is None else _held(self.gate.tensors()),
+            "pictures": pictures * size[0] * size[1] * 3 * 4,
+        }
 
 
 def _tower(family: VideoFamily, options: StreamOptions, ledger: Ledger) -> Tower:
@@ -115,16 +157,6 @@ def _tower(family: VideoFamily, options: StreamOptions, ledger: Ledger) -> Tower
     if isinstance(encoder, STCCacher):
         return TowerStream(family, encoder, ledger)
     return PlainTower(family, encoder)
-
-
-def _look_once(
-    family: VideoFamily, tower: Tower, needs: tuple[str, ...], clip: Clip
-) -> tuple[EncodedFrames, tuple[int, int]]:
-    """What the tower makes of a picture: how many tokens, how wide, and what it remembers of it."""
-    blank = np.zeros((clip.rows, clip.cols, 3), dtype=np.uint8)
-    with family.lock.first:
-        pixels = family.preprocess([blank] * family.frames_per_slice, clip)
-        return tower.encode(pixels, needs, None), (int(pixels.shape[2]), int(pixels.shape[3]))
 
 
 def _room(
@@ -160,8 +192,9 @@ def _room(
 
 
 def _header_tokens(model: StreamModel, grid: VideoGrid) -> int:
-    """Text around a frame."""
-    return int((~model.layout(grid).frame(0.0).visual).sum())
+    """Text around a frame; the first one may have another."""
+    layout = model.layout(grid)
+    return max(int((~layout.frame(0.0, first=first).visual).sum()) for first in (True, False))
 
 
 def _shares(
@@ -176,11 +209,12 @@ def _shares(
         answer_tokens=options.answer_tokens,
         answers=options.answers_at_once,
         fixed={"head of the prompt": head_bytes, "dialogue": options.dialogue_bytes, **fixed},
+        queues=options.for_queues,
     )
 
 
-def _held(tensors: Iterator[torch.Tensor] | tuple[torch.Tensor, ...]) -> int:
-    return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
+def _held(tensors: Iterable[torch.Tensor]) -> int:
+    return storage_bytes(list(tensors))
 
 
 def _name(family: VideoFamily, options: StreamOptions) -> str:

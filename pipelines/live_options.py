@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamprune.budget import Budget, read_bytes
 from streamprune.checks import check_count, check_flag
-from streamprune.errors import InvalidTypeError, RecipeError
+from streamprune.errors import InvalidTypeError, InvalidValueError, RecipeError
 from streamprune.pipelines.request import AnswerRequest, read_encoder
 from streamprune.readers.base import check_fps
 from streamprune.recipe import Choice, Recipe
@@ -109,7 +109,12 @@ class StreamOptions:
         """
         given = Recipe.resolve(recipe)
         method = _memory(given, memory, memory_options or {})
-        chosen = _completed(given, method, budget_given=(keep_ratio, keep_tokens) != (None, None))
+        budget_given = (keep_ratio, keep_tokens) != (None, None)
+        chosen = _completed(given, method, budget_given=budget_given)
+        if recipe is None and method.pre_llm_default is None and budget_given:
+            raise InvalidValueError(
+                "keep_ratio and keep_tokens need a method that chooses what stays: give recipe=, e.g. 'stc'"
+            )
         found = cls(
             recipe=chosen.with_budget(keep_ratio, keep_tokens),
             memory=method,
@@ -170,12 +175,9 @@ class StreamOptions:
         """The method inside the vision tower."""
         return read_encoder(self.recipe)
 
-    @property
-    def for_frames(self) -> int:
-        """Bytes for decoded pictures that wait."""
-        if self.frame_bytes is not None:
-            return self.frame_bytes
-        return min(32 * 2**20, self.memory_bytes // 8)
+    def for_queues(self, memory_bytes: int) -> int:
+        """Bytes for decoded pictures that wait, of so many in all."""
+        return min(32 * 2**20, memory_bytes // 8) if self.frame_bytes is None else self.frame_bytes
 
 
 def _memory(recipe: Recipe, memory: str | MemoryMethod | None, options: Mapping[str, Any]) -> MemoryMethod:

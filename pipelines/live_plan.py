@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from streamprune.cache.block import block_bytes
@@ -24,6 +24,7 @@ class Shares:
         answer_tokens: of a question and its answer.
         answers: given at once.
         fixed: bytes by what they are for.
+        queues: bytes for the queues of feeds, of so many bytes in all.
     """
 
     head_tokens: int
@@ -31,6 +32,7 @@ class Shares:
     answer_tokens: int
     answers: int
     fixed: Mapping[str, int]
+    queues: Callable[[int], int]
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def plan(method: MemoryMethod, room: Room, shares: Shares, name: str, *, context
     low, high = (room.context_tokens,) * 2 if context_given else (shortest, room.context_tokens)
     if not fits(replace(room, context_tokens=low)):
         raise _too_small(method, replace(room, context_tokens=low), shares, name)
-    half = (total - sum(shares.fixed.values())) // 2
+    half = (total - _fixed(room, shares)) // 2
     while low < high:
         middle = (low + high + 1) // 2
         longer = replace(room, context_tokens=middle)
@@ -90,17 +92,23 @@ def plan(method: MemoryMethod, room: Room, shares: Shares, name: str, *, context
 
 def _parts(method: MemoryMethod, room: Room, shares: Shares) -> dict[str, int]:
     """Bytes by what they are for."""
+    queues = shares.queues(room.ledger.memory_bytes)
     working = _working(method, room, shares)
-    return {"memory": room.memory_bytes, **shares.fixed, "working copies": working}
+    return {"memory": room.memory_bytes, **shares.fixed, "queues": queues, "working copies": working}
 
 
 def _too_small(method: MemoryMethod, room: Room, shares: Shares, name: str) -> InvalidValueError:
-    total, least = room.ledger.memory_bytes, method.minimum_bytes(room)
-    parts = _parts(method, replace(room, memory_bytes=least), shares)
+    parts = _parts(method, replace(room, memory_bytes=method.minimum_bytes(room)), shares)
+    others = sum(parts.values()) - parts["queues"]
+    enough = others
+    # queues may take a share of everything, themselves included
+    while enough < (needed := others + shares.queues(enough)):
+        enough = needed
+    parts["queues"] = shares.queues(enough)
     said = ", ".join(f"{what} {nbytes:,}" for what, nbytes in parts.items() if nbytes)
     return InvalidValueError(
-        f"memory_bytes={total:,} is too small for {name}: at least {sum(parts.values()):,} bytes ({said}); "
-        "give more, or fewer answer_tokens, context_tokens or frame_bytes"
+        f"memory_bytes={room.ledger.memory_bytes:,} is too small for {name}: at least {enough:,} bytes "
+        f"({said}); give more, or fewer answer_tokens, context_tokens or frame_bytes"
     )
 
 
@@ -114,7 +122,11 @@ def _capacities(method: MemoryMethod, room: Room, shares: Shares) -> tuple[int, 
 
 
 def _besides(method: MemoryMethod, room: Room, shares: Shares) -> int:
-    return _working(method, room, shares) + sum(shares.fixed.values())
+    return _working(method, room, shares) + _fixed(room, shares)
+
+
+def _fixed(room: Room, shares: Shares) -> int:
+    return sum(shares.fixed.values()) + shares.queues(room.ledger.memory_bytes)
 
 
 def _working(method: MemoryMethod, room: Room, shares: Shares) -> int:

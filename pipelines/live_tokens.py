@@ -15,6 +15,7 @@ from streamprune.encoder.base import TowerMethod
 from streamprune.models.base import EncodedFrames, VideoFamily
 from streamprune.models.inside_tower import encode_inside
 from streamprune.models.preprocessing import Clip, Image
+from streamprune.models.tower_stream import TowerStream
 from streamprune.pipelines.live_reduce import CausalReducer
 from streamprune.pipelines.live_states import State, joined, part_of
 from streamprune.pipelines.stopwatch import Stopwatch, wait_for
@@ -172,6 +173,8 @@ class Tokens:
         try:
             with self._family.lock.first, watch.measure("encode"):
                 encoded = self._tower.encode(torch.cat(self._waiting), self._needs, self._before)
+            if isinstance(self._tower, TowerStream):
+                self._tower.updated = ()  # tensors that nobody counts
             first, last = self._seconds[0], self._seconds[-1]
         finally:
             # a frame that fails must not stand in the way of the next one

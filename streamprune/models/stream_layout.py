@@ -6,7 +6,7 @@ whose prompt grows by the same text for each frame.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,6 +73,13 @@ class StreamLayout:
         self._timed = later.prompt.input_ids.tolist() != self._full(2).prompt.input_ids.tolist()
         self._head_length = self._read_head()
         self._tail_from = self._tail_rule()
+
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """What is remembered of frames that are all alike."""
+        for written in self._alike.values():
+            yield from (written.ids, written.offsets, written.visual)
+            if written.rows is not None:
+                yield written.rows
 
     def head(self) -> Written:
         """What stands before the first frame."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -20,6 +19,8 @@ from streamprune.ops.projections import heads_of
 from streamprune.tokens import VideoGrid
 
 _WHAT = "watching a stream"
+# a stream has frames of one size; who asks about several sizes may go back and forth
+_MOST_LAYOUTS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +80,8 @@ class StreamModel:
         self.rotation = Rotation(self._decoder.rotary_emb, _WHAT)
         self._head = family.model.get_output_embeddings()
         self._attention = _attention_layers(family)
-        self._layout = lru_cache(maxsize=4)(
-            lambda rows, cols: StreamLayout(family, VideoGrid(1, rows, cols), seconds_per_frame)
-        )
+        self._seconds_per_frame = seconds_per_frame
+        self._layouts: dict[tuple[int, int], StreamLayout] = {}
 
     def shape(self, grid: VideoGrid) -> CacheShape:
         """Keys and values of the model; its axes of positions are those of prompts."""
@@ -100,8 +100,17 @@ class StreamModel:
 
     def layout(self, grid: VideoGrid) -> StreamLayout:
         """How frames of ``grid`` are written; its number of frames does not matter."""
-        found: StreamLayout = self._layout(grid.rows, grid.cols)
-        return found
+        size = grid.rows, grid.cols
+        if size not in self._layouts:
+            if len(self._layouts) == _MOST_LAYOUTS:
+                del self._layouts[next(iter(self._layouts))]
+            self._layouts[size] = StreamLayout(self.family, grid, self._seconds_per_frame)
+        return self._layouts[size]
+
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """What is remembered of layouts."""
+        for layout in self._layouts.values():
+            yield from layout.tensors()
 
     def head(self, grid: VideoGrid) -> Chunk:
         """What stands before the first frame."""
