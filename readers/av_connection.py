@@ -47,6 +47,7 @@ class AvConnection(Connection):
         self.finite = not address.returns or (
             self._container.duration is not None and str(address.target).startswith("http")
         )
+        self.continues = self._container.format.name.startswith("hls")
 
     def pictures(self) -> Iterator[Picture | None]:
         """Decode what arrives; a packet that cannot be decoded is None."""

@@ -39,12 +39,14 @@ class Connection(ABC):
         codec: name of the video codec.
         has_audio: there is an audio stream beside the pictures.
         finite: it has an end that is no loss, as a download has.
+        continues: its clock is the one of the connection before, as that of a playlist is.
     """
 
     fps: Fraction | None = None
     codec: str = "raw"
     has_audio: bool = False
     finite: bool = False
+    continues: bool = False
 
     @abstractmethod
     def pictures(self) -> Iterator[Picture | None]:

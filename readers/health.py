@@ -38,6 +38,7 @@ class Health:
         delivered: frames that were read.
         dropped: frames that nobody read in time.
         skipped: frames left out by the wanted rate.
+        repeated: frames left out because they had come before a reconnect.
         corrupt: damaged frames, packets that could not be decoded included.
         reconnects: times that the connection came back.
         latency_seconds: between arriving and being read, of the last frame read; None before.
@@ -53,6 +54,7 @@ class Health:
     delivered: int
     dropped: int
     skipped: int
+    repeated: int
     corrupt: int
     reconnects: int
     latency_seconds: float | None
@@ -69,7 +71,7 @@ class Pulse:
         self._clock = clock
         self._lock = threading.Lock()
         self._counts = dict.fromkeys(
-            ("received", "delivered", "dropped", "skipped", "corrupt", "reconnects"), 0
+            ("received", "delivered", "dropped", "skipped", "repeated", "corrupt", "reconnects"), 0
         )
         self._arrivals: deque[float] = deque(maxlen=1000)
         self._gaps: deque[Gap] = deque(maxlen=_GAPS_TOLD)
@@ -79,7 +81,7 @@ class Pulse:
         self._connected = False
 
     def count(self, name: str, number: int = 1) -> None:
-        """So many more of "dropped", "skipped" or "corrupt"."""
+        """So many more of "dropped", "skipped", "repeated" or "corrupt"."""
         with self._lock:
             self._counts[name] += number
 

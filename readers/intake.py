@@ -17,6 +17,8 @@ from streamprune.readers.report import ReadReport
 from streamprune.readers.waiting import Waiting
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, _JITTER_SECONDS = 0.2, 1.0, 0.1
+# a playlist begins anew with a piece of this length at most; what is further back is another clock
+_REPEATED_SECONDS = 30.0
 
 
 class Intake:
@@ -62,6 +64,8 @@ class Intake:
         self._due = 0.0
         self._size: tuple[int, int] | None = options.resize
         self._epoch = 0
+        self._newest_pts: float | None = None  # on the clock of a connection that continues
+        self._seen_to: float | None = None  # the same, before a loss
 
     @property
     def size(self) -> tuple[int, int]:
@@ -82,6 +86,7 @@ class Intake:
                 connection, pictures, picture = self._come_back(loss)
                 self._epoch += 1
                 self._clock.begin()
+                self._seen_to = self._newest_pts if connection.continues else None
         except _Stopped:
             pass
         except BaseException as error:  # is raised where the frames are read
@@ -125,7 +130,7 @@ class Intake:
     ) -> SourceError | None:
         """Hand on what a connection gives; what ended it, None for an end that is no loss."""
         try:
-            self._take(first)
+            self._take(first, connection.continues)
             for picture in pictures:
                 if self.stopped.is_set():
                     raise _Stopped
@@ -133,7 +138,7 @@ class Intake:
                     self.pulse.count("corrupt")
                     self.report.note("packet_errors", None)
                 else:
-                    self._take(picture)
+                    self._take(picture, connection.continues)
             loss = SourceError(f"{self.name}: the connection was closed by the other side")
             return loss if self._returns else None
         except SourceError as error:
@@ -178,8 +183,11 @@ class Intake:
             raise
         return found
 
-    def _take(self, picture: Picture) -> None:
+    def _take(self, picture: Picture, continues: bool) -> None:
         arrival = time.monotonic()
+        if continues and self._came_before(picture.pts):
+            self.pulse.count("repeated")
+            return
         pts, estimated = self._clock.seconds(picture.pts, arrival)
         self.pulse.arrived(arrival, pts)
         if self._step is not None:
@@ -201,6 +209,15 @@ class Intake:
         if estimated:
             self.report.note("estimated_pts", None)
         self._deliver(picture, pts, estimated, arrival)
+
+    def _came_before(self, pts: float | None) -> bool:
+        """Whether a picture on the clock that goes on over losses was there before the last one."""
+        if pts is None:
+            return False
+        if self._seen_to is not None and 0 <= self._seen_to - pts < _REPEATED_SECONDS:
+            return True
+        self._newest_pts, self._seen_to = pts, None
+        return False
 
     def _deliver(self, picture: Picture, pts: float, estimated: bool, arrival: float) -> None:
         if picture.size != self.size and self._options.resize is None:

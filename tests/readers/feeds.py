@@ -27,9 +27,15 @@ def shown(number: int, pts: float | None, *, corrupt: bool = False, rows: int = 
 class Script(Connection):
     """Gives pictures one by one; an exception in the list is raised, None is a packet that is lost."""
 
-    def __init__(self, steps: Sequence[Picture | Exception | None], *, finite: bool = False) -> None:
+    def __init__(
+        self,
+        steps: Sequence[Picture | Exception | None],
+        *,
+        finite: bool = False,
+        continues: bool = False,
+    ) -> None:
         self._steps = steps
-        self.finite = finite
+        self.finite, self.continues = finite, continues
         self.closed = False
 
     def pictures(self) -> Iterator[Picture | None]:

@@ -48,6 +48,17 @@ def test_a_loss_is_mended_and_times_go_on() -> None:
     source.close()
 
 
+def test_what_a_playlist_gives_again_after_a_loss_is_left_out() -> None:
+    first = Script([shown(number, 100 + number / 2) for number in range(4)], continues=True)
+    again = Script([shown(number, 100 + number / 2) for number in range(2, 7)], continues=True)
+    anew = Script([shown(number, number / 2) for number in range(7, 9)], continues=True)
+    source = scripted([first, again, anew])
+    assert [(number, epoch) for number, _, epoch in until_ended(source)] == [
+        *((number, 0) for number in range(4)), *((number, 1) for number in range(4, 7)), (7, 2), (8, 2)
+    ]  # fmt: skip
+    assert source.health().repeated == 2
+
+
 def test_a_connection_without_a_picture_is_none() -> None:
     source = scripted([Script([shown(0, 0.0)]), Script([None]), Script([shown(1, 0.0)])])
     assert [number for number, _, _ in until_ended(source)] == [0, 1]
