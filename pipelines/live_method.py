@@ -35,8 +35,8 @@ def read_causal(method: Reducer) -> tuple[Reducer, int | None]:
         keep = None
     if not getattr(method, "causal", False):
         by_frame = (
-            "random and stride with within='frame', timechat_online with threshold=, drop_share=, keep_tokens= "
-            "or rank='frame'"
+            "random and stride with within='frame', timechat_online with threshold=, drop_share=, "
+            "keep_tokens= or rank='frame'"
         )
         raise InvalidValueError(
             f"{type(method).__name__}, with these options, decides about a frame by frames that come later, "

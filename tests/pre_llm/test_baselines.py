@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from streamprune.errors import UnknownNameError
 from streamprune.pre_llm.random import RandomTokens
 from streamprune.reduce import reduce_tokens
 
@@ -52,3 +53,18 @@ def test_stride_steps_differ_by_at_most_one() -> None:
     for keep_tokens in range(2, 80):
         steps = reduce_tokens(FEATURES, "stride", keep_tokens=keep_tokens).index.diff()
         assert int(steps.max() - steps.min()) <= 1
+
+
+def test_of_every_frame_as_many_stay() -> None:
+    strided = reduce_tokens(FEATURES, "stride", keep_tokens=10, within="frame").index
+    assert strided.tolist() == [16 * frame + place for frame in range(5) for place in (4, 12)]
+    drawn = reduce_tokens(FEATURES, "random", keep_tokens=10, within="frame").index
+    assert torch.bincount(drawn // 16).tolist() == [2] * 5
+    places = [tuple((drawn[drawn // 16 == frame] % 16).tolist()) for frame in range(5)]
+    assert len(set(places)) > 1, "each frame draws anew"
+
+
+@pytest.mark.parametrize("name", ["random", "stride"])
+def test_only_clip_and_frame_are_known(name: str) -> None:
+    with pytest.raises(UnknownNameError, match=f"unknown within of {name} 'frames'. Did you mean 'frame'?"):
+        reduce_tokens(FEATURES, name, keep_tokens=10, within="frames")
