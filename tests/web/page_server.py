@@ -7,7 +7,7 @@ import json
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse
@@ -72,18 +72,20 @@ def served(app: ASGIApp, options: WebOptions) -> Iterator[PageServer]:
     assert not thread.is_alive()
 
 
-def hear(page: ClientConnection, kind: str) -> dict[str, Any]:
-    """The next message of a type; others are passed over."""
+def hear(
+    page: ClientConnection, kind: str, wanted: Callable[[dict[str, Any]], bool] = lambda message: True
+) -> dict[str, Any]:
+    """The next message of a type that is ``wanted``; others are passed over, for ten seconds."""
     deadline = time.monotonic() + 10
     passed = []
     while time.monotonic() < deadline:
         heard = page.recv(timeout=10)
         if isinstance(heard, str):
             message: dict[str, Any] = json.loads(heard)
-            if message["type"] == kind:
+            if message["type"] == kind and wanted(message):
                 return message
             passed.append(message)
-    raise TimeoutError(f"no {kind!r} came, but {passed}")
+    raise TimeoutError(f"no such {kind!r} came, but {passed}")
 
 
 def say(page: ClientConnection, **message: Any) -> None:

@@ -304,8 +304,7 @@ def test_everything_can_be_forgotten(stream: QuickStream, page: ClientConnection
 def test_numbers_are_told(page: ClientConnection) -> None:
     page.send(picture(0, 0.0))
     hear(page, "seen")
-    while (stats := hear(page, "stats"))["frames"]["seen"] == 0:
-        pass
+    stats = hear(page, "stats", lambda told: told["frames"]["seen"] > 0)
     assert (stats["memory_bytes"], stats["held"]["recent"], stats["peak_bytes"]) == (1000, 10, 10)
 
 
