@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -31,9 +32,10 @@ class TowerSpeed:
         method: name of the setting.
         frames: shown, references among them.
         tower_share: of the tokens, over all layers, that were recomputed.
-        wall_ratio: elapsed time of all frames over that of the plain tower.
+        wall_ratio: elapsed time of a frame over that in the plain tower: medians of references and of other
+            frames, weighed by how many there are.
         cpu_ratio: the same in processor time of the calling thread, which other programs disturb less.
-        plain_milliseconds: of a frame in the plain tower, elapsed.
+        plain_milliseconds: of a frame in the plain tower, elapsed, median.
         remembered_bytes: what the method held.
     """
 
@@ -112,8 +114,9 @@ def _measure(
             reusing.append(timed(partial(reuse, frame)))
             if not number % 2:
                 plain.append(timed(partial(family.encode, frame)))
-    wall, cpu = (sum(column) for column in zip(*reusing, strict=True))
-    plain_wall, plain_cpu = (sum(column) for column in zip(*plain, strict=True))
+    kinds = [share == 1 for share in shares]
+    wall, cpu = (_typical(column, kinds) for column in zip(*reusing, strict=True))
+    plain_wall, plain_cpu = (statistics.median(column) for column in zip(*plain, strict=True))
     return TowerSpeed(
         scene=scene,
         method=name,
@@ -121,6 +124,15 @@ def _measure(
         tower_share=sum(shares) / len(shares),
         wall_ratio=wall / plain_wall,
         cpu_ratio=cpu / plain_cpu,
-        plain_milliseconds=1e3 * plain_wall / len(pixels),
+        plain_milliseconds=1e3 * plain_wall,
         remembered_bytes=tower.nbytes,
     )
+
+
+def _typical(seconds: Sequence[float], kinds: Sequence[bool]) -> float:
+    """Mean over frames of the median of each one's kind."""
+    total = 0.0
+    for kind in set(kinds):
+        of_kind = [one for one, its in zip(seconds, kinds, strict=True) if its == kind]
+        total += len(of_kind) * statistics.median(of_kind)
+    return total / len(seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from streamprune.cli import app
 from streamprune.embedded.evaluate.tower_reuse import windows
 from streamprune.encoder.stc import STCCacher
+from streamprune.metrics import tower_speed
 from streamprune.metrics.made_stream import made_stream
 from streamprune.metrics.tower_speed import tower_speeds
 from streamprune.models.base import VideoFamily
@@ -73,6 +75,22 @@ def test_every_setting_is_measured_on_every_scene(family: VideoFamily) -> None:
     for speed in found:
         assert speed.wall_ratio > 0 < speed.cpu_ratio
         assert speed.remembered_bytes > 0
+
+
+def test_a_frame_costs_the_median_of_its_kind(family: VideoFamily, monkeypatch: pytest.MonkeyPatch) -> None:
+    # one reference among 16 frames, then four; an outlier among the frames and one among the references
+    reusing = iter([10.0, *[1.0] * 7, 90.0, *[1.0] * 7, 6.0, 6.0, 80.0, 6.0])
+
+    def scripted(call: Any) -> tuple[float, float]:
+        call()
+        seconds = 5.0 if call.func == family.encode else next(reusing)
+        return seconds, 2 * seconds
+
+    monkeypatch.setattr(tower_speed, "timed", scripted)
+    static, busy = tower_speeds(family, {"pixels": STCCacher(choose="pixels")}, frames=16)
+    assert static.wall_ratio == static.cpu_ratio == pytest.approx((10 + 15 * 1) / 16 / 5)
+    assert busy.wall_ratio == pytest.approx(6 / 5)
+    assert (static.plain_milliseconds, busy.plain_milliseconds) == (5000, 5000)
 
 
 @pytest.mark.parametrize("static", [True, False])
