@@ -12,6 +12,7 @@ from typing import Any
 
 from streamprune.registry import list_methods
 from streamprune.report.families import families_markdown
+from streamprune.report.needles import ages_markdown, needles_markdown
 from streamprune.report.retention import costs_markdown, groups_markdown, models_markdown, retention_markdown
 from streamprune.report.speed import llm_markdown, overhead_markdown, speed_markdown
 from streamprune.report.tables import methods_markdown
@@ -20,6 +21,8 @@ RESULTS = Path(__file__).parent / "results"
 TEMPLATE = RESULTS / "page.template.md"
 PAGE = Path(__file__).parent / "RESULTS.md"
 README = Path(__file__).parents[1] / "README.md"
+# of the budgets that memories were measured with, the one that is shown in full
+STREAM_BYTES = 32_000_000
 SHOWN_INSIDE = ("fastv", "pyramiddrop", "sparsevlm", "btp", "adaptinfer", "framefusion")
 # of everything measured, what the README shows
 SHOWN = ("random", "stride", "pool", "fastvid", "holitom", "divprune", "vidcom2", "streamprune", "oracle")
@@ -36,6 +39,7 @@ def page() -> str:
     losses, why, speed = read("reducer_losses"), read("global_questions"), read("reducer_speed")
     inside, caches, qwen = map(read, ("in_llm_losses", "kv_losses", "kv_losses_qwen"))
     llm, heavy, steps = map(read, ("llm_speed", "llm_overhead", "llm_steps"))
+    streams = read("stream_needles")
     full = losses["full"]
     return TEMPLATE.read_text(encoding="utf-8").format(
         questions=f"{losses['questions']:,}",
@@ -72,7 +76,24 @@ def page() -> str:
         steps=overhead_markdown(steps["rows"]),
         steps_command=steps["command"],
         llm_when=_when(llm),
+        **_streams(streams),
     )
+
+
+def _streams(record: dict[str, Any]) -> dict[str, Any]:
+    """What the page says of memories."""
+    return {
+        "streams": record["streams"],
+        "stream_frames": f"{record['frames']:,}",
+        "stream_questions": record["questions"],
+        "stream_context": record["context_tokens"],
+        "stream_clip": record["context_frames"],
+        "needles": needles_markdown(record),
+        "stream_size": f"{STREAM_BYTES / 1e6:g} MB",
+        "ages": ages_markdown(record, STREAM_BYTES),
+        "stream_command": record["command"],
+        "stream_when": _when(record),
+    }
 
 
 def _only(record: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -51,7 +51,9 @@ def evaluate(
     ] = None,
     memory: Annotated[
         list[str] | None,
-        typer.Option(help="stream: a memory, evidence-only or blind; again for more. Default: all."),
+        typer.Option(
+            help="stream: a memory, keep-all, evidence-only or blind; again for more. Default: all."
+        ),
     ] = None,
     memory_bytes: Annotated[
         list[str] | None,

@@ -39,7 +39,8 @@ def evaluate_streams(
     from streamprune.errors import UnknownNameError
     from streamprune.registry import list_methods
 
-    known = [*(row.name for row in list_methods("memory")), *BASELINES]
+    named = [row.name for row in list_methods("memory")]
+    known = [*named, *BASELINES]
     for name in memories or ():
         if name not in known:
             raise UnknownNameError.among("memory", name, known)
@@ -50,7 +51,9 @@ def evaluate_streams(
         check_count(name, count)
     with progress_bars() as report:
         suite = Needles(streams, shown, asked, report, model)
-        record = _measure(suite, list(memories or known), sizes, json_file)
+        # keep_all is there to be measured against, in all the bytes that it takes
+        chosen = memories or [name for name in known if name != "keep_all"]
+        record = _measure(suite, chosen, sizes, json_file)
     from streamprune.report.needles import needles_table
 
     Console(width=max(_WIDTH, Console().width)).print(needles_table(record))
@@ -89,13 +92,12 @@ def _rows(
     suite: Needles, memories: Sequence[str], sizes: Sequence[int]
 ) -> Iterator[tuple[str, int | None, Callable[[], dict[str, Any]]]]:
     """Name, bytes and measurement of every row."""
-    from streamprune.embedded.evaluate.needles import BLIND, EVIDENCE
+    from streamprune.embedded.evaluate.needles import BLIND, EVIDENCE, KEEP_ALL
 
+    baselines = {KEEP_ALL: suite.keep_all, EVIDENCE: suite.evidence_only, BLIND: suite.blind}
     for memory in memories:
-        if memory == EVIDENCE:
-            yield memory, None, suite.evidence_only
-        elif memory == BLIND:
-            yield memory, None, suite.blind
+        if memory in baselines:
+            yield memory, None, baselines[memory]
         else:
             for size in sizes:
                 yield memory, size, lambda memory=memory, size=size: _figures(suite, memory, size)  # type: ignore[misc]

@@ -26,9 +26,12 @@ from streamprune.pipelines.live_options import StreamOptions
 from streamprune.registry import get_method, list_methods
 from streamprune.tokens import QUESTION_SIGNALS
 
+KEEP_ALL = "keep-all"
 EVIDENCE = "evidence-only"
 BLIND = "blind"
-BASELINES = (EVIDENCE, BLIND)
+BASELINES = (KEEP_ALL, EVIDENCE, BLIND)
+# enough for keys and values of a frame, and for everything else of a stream
+_FRAME_BYTES, _OTHER_BYTES = 100_000, 64_000_000
 # frames of the longest clips that the embedded models were shown whole in training
 CLIP_FRAMES = 16
 # the longest answer of the world has four words
@@ -165,6 +168,10 @@ class Needles:
             tally.rights.append((question, answer.text == question.answer))
             before = sum(len(one.questions) for one in self.exams[:streams_done])
             self._tell(label, before + done, self.questions)
+
+    def keep_all(self) -> dict[str, Any]:
+        """Figures of the memory that holds every frame as it came, in as many bytes as that takes."""
+        return self.measure("keep_all", self.frames * _FRAME_BYTES + _OTHER_BYTES)
 
     def evidence_only(self) -> dict[str, Any]:
         """Figures of the model on the frames that hold the evidence, and no others."""
