@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, get_args
 
 import torch
@@ -82,12 +83,10 @@ class PageFormat:
 
     def views(self, buffer: torch.Tensor, tokens: int, frames: int) -> dict[str, torch.Tensor]:
         """The parts of a page's bytes, by name."""
-        found, first = {}, 0
-        for name, dtype, size in self.parts(tokens, frames):
-            last = first + math.prod(size) * dtype.itemsize
-            found[name] = buffer[first:last].view(dtype).reshape(size)
-            first = last
-        return found
+        return {
+            name: buffer[first:last].view(dtype).view(size)
+            for name, dtype, size, first, last in _places(self, tokens, frames)
+        }
 
     def pack(self, moments: Sequence[Moment]) -> torch.Tensor:
         """(bytes,) uint8 of ``moments`` in their order, each as it is."""
@@ -129,13 +128,36 @@ class PageFormat:
         codes = pack_bits(codes_of(wide, scale[..., None], zero[..., None], self.bits), self.bits)
         return {f"{name}_scale": scale, f"{name}_zero": zero, f"{name}_codes": codes}
 
-    def grown(self, name: str, views: dict[str, torch.Tensor], by: ValueScales, tokens: int) -> torch.Tensor:
-        """(layers, kv_heads, tokens, head_dim) in the model's dtype."""
-        count = tokens if by == "channel" else self.shape.head_dim
-        codes = unpack_bits(views[f"{name}_codes"], self.bits, count)
-        scale, zero = views[f"{name}_scale"].float()[..., None], views[f"{name}_zero"].float()[..., None]
-        grown = values_of(codes, scale, zero).to(self.shape.dtype)
-        return grown.transpose(-1, -2) if by == "channel" else grown
+    def grown(
+        self, name: str, views: dict[str, torch.Tensor], by: ValueScales, first: int, last: int
+    ) -> torch.Tensor:
+        """Tokens [first, last) as (layers, kv_heads, some, head_dim) in the model's dtype."""
+        codes, scale, zero = (views[f"{name}_{part}"] for part in ("codes", "scale", "zero"))
+        if by == "token":
+            some, count = slice(first, last), self.shape.head_dim
+            codes = unpack_bits(codes[:, :, some], self.bits, count)
+            scale, zero = scale[:, :, some], zero[:, :, some]
+        else:
+            # whole bytes around them
+            each = 8 // self.bits
+            start, stop = first // each, -(-last // each)
+            codes = unpack_bits(codes[..., start:stop], self.bits, (stop - start) * each)
+            codes = codes[..., first - start * each : last - start * each]
+        grown = values_of(codes, scale.float()[..., None], zero.float()[..., None]).to(self.shape.dtype)
+        return grown if by == "token" else grown.transpose(-1, -2)
+
+
+@lru_cache(maxsize=256)
+def _places(
+    page_format: PageFormat, tokens: int, frames: int
+) -> list[tuple[str, torch.dtype, Sizes, int, int]]:
+    """The parts of a page with the first of their bytes, and that behind their last."""
+    found, first = [], 0
+    for name, dtype, size in page_format.parts(tokens, frames):
+        last = first + math.prod(size) * dtype.itemsize
+        found.append((name, dtype, size, first, last))
+        first = last
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,19 +196,22 @@ def read_page(
         buffer: the page's bytes.
     """
     views = page_format.views(buffer, page.tokens, page.frames)
-    keys = page_format.grown("key", views, "channel", page.tokens)
-    values = page_format.grown("value", views, page_format.values, page.tokens)
-    ends = views["counts"].cumsum(0).tolist()
+    places = range(page.frames) if chosen is None else chosen
+    ends = [0, *views["counts"].cumsum(0).tolist()]
+    base, last = ends[min(places)], ends[max(places) + 1]
+    keys = page_format.grown("key", views, "channel", base, last)
+    values = page_format.grown("value", views, page_format.values, base, last)
     found = []
-    for place in range(page.frames) if chosen is None else chosen:
-        some = slice(ends[place] - int(views["counts"][place]), ends[place])
+    for place in places:
+        some = slice(ends[place], ends[place + 1])
+        own = slice(some.start - base, some.stop - base)
         start, stop = views["seconds"][place].tolist()
         block = Block(
             int(views["numbers"][place]),
             start,
             stop,
-            keys[:, :, some].clone(memory_format=torch.contiguous_format),
-            values[:, :, some].clone(memory_format=torch.contiguous_format),
+            keys[:, :, own].clone(memory_format=torch.contiguous_format),
+            values[:, :, own].clone(memory_format=torch.contiguous_format),
             views["offsets"][:, some].clone(memory_format=torch.contiguous_format),
             tuple(views["begins"][place].tolist()),
             tuple(views["spans"][place].tolist()),
