@@ -14,7 +14,16 @@ from streamprune.cache.context import Context
 from streamprune.cache.memory import Heard, MemoryMethod, Room, StreamMemory
 from streamprune.errors import InvalidValueError
 from streamprune.registry import build_method, list_methods
-from tests.cache.made_stream import begun, heard, made_block, made_features, made_room, question, written
+from tests.cache.made_stream import (
+    HEAD_TOKENS,
+    begun,
+    heard,
+    made_block,
+    made_features,
+    made_room,
+    question,
+    written,
+)
 
 NAMES = [row.name for row in list_methods("memory")]
 FRAME = 12
@@ -87,7 +96,6 @@ def test_never_a_byte_above_the_budget_and_every_byte_counted(name: str, seed: i
     least = method.minimum_bytes(made_room(1, **options))
     room = made_room(least + some(0, 30_000), **options)
     memory = begun(method, room)
-    head_tokens = 3
     for number in range(some(20, 50)):
         frame = _frame(method, room, number, some(1, FRAME + 1))
         memory.write(frame, heard(frame) if isinstance(frame, Block) else Heard())
@@ -96,7 +104,7 @@ def test_never_a_byte_above_the_budget_and_every_byte_counted(name: str, seed: i
         assert since is not None
         assert 0 <= since <= number
         context = memory.context()
-        assert context.tokens <= head_tokens + method.context_tokens(room)
+        assert context.tokens <= HEAD_TOKENS + method.context_tokens(room)
     _recalled(method, memory)
     memory.close()
     assert room.ledger.total == 0
@@ -116,6 +124,23 @@ def test_the_least_it_asks_for_is_enough_for_ever_and_one_byte_less_is_refused(n
     assert since is not None
     assert since <= 29
     assert _recalled(method, memory)
+    memory.close()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if _method(name).kind == "kv"])
+@pytest.mark.parametrize("extra", [0, 8000])
+def test_text_that_gets_longer_with_the_time_is_no_error(name: str, extra: int) -> None:
+    method = _method(name)
+    room = made_room(method.minimum_bytes(made_room(1, header_tokens=2)) + extra, header_tokens=2)
+    memory = begun(method, room)
+    for number in range(30):
+        text = 2 + number // 6
+        block = made_block(number, FRAME + text, text=text, grid_tokens=FRAME)
+        memory.write(block, heard(block))
+        _check_counts(memory, room)
+        # as much longer as planned for
+        assert memory.context().tokens <= HEAD_TOKENS + method.context_tokens(room) + 16
+    _recalled(method, memory)
     memory.close()
 
 
