@@ -27,15 +27,17 @@ class HeldTensors:
         self.values: dict[str, torch.Tensor] = {}
 
     def keep(self, values: Mapping[str, torch.Tensor]) -> None:
-        """Hold a copy of ``values``, and nothing else. Raises MemoryBudgetError without room for more."""
+        """Hold a copy of ``values``, and nothing else. Raises MemoryBudgetError, and holds nothing then."""
+        changed = [name for name, value in values.items() if not self._fits(name, value)]
+        if changed:
+            self.forget()
+        for name in changed:
+            self._drop(name)
+            if self._ledger is not None:
+                self._ledger.take(self._tier, values[name].nbytes)
+            self.buffers[name] = torch.empty_like(values[name], memory_format=torch.contiguous_format)
         for name, value in values.items():
-            there = self.buffers.get(name)
-            if there is None or (there.shape, there.dtype) != (value.shape, value.dtype):
-                self._drop(name)
-                if self._ledger is not None:
-                    self._ledger.take(self._tier, value.nbytes)
-                there = self.buffers[name] = torch.empty(value.shape, dtype=value.dtype, device=value.device)
-            there.copy_(value)
+            self.buffers[name].copy_(value)
         self.values = {name: self.buffers[name] for name in values}
 
     def forget(self) -> None:
@@ -47,6 +49,10 @@ class HeldTensors:
         self.forget()
         for name in [*self.buffers]:
             self._drop(name)
+
+    def _fits(self, name: str, value: torch.Tensor) -> bool:
+        there = self.buffers.get(name)
+        return there is not None and (there.shape, there.dtype) == (value.shape, value.dtype)
 
     def _drop(self, name: str) -> None:
         buffer = self.buffers.pop(name, None)
