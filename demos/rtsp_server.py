@@ -40,13 +40,16 @@ def clock_picture(now_ms: int) -> bytes:
 
 
 def feed(factory: Any, media: Any) -> None:
-    """Give every new reader group a clock of its own."""
+    """Give every new reader group a clock of its own, as long as it is there."""
     source = media.get_element().get_by_name_recurse_up("clock")
+    gone: list[Any] = []
+    media.connect("unprepared", gone.append)
 
     def push() -> bool:
         picture = clock_picture(time.monotonic_ns() // 1_000_000 & 0xFFFFFFFF)
-        # refused once the readers have gone, which ends the timer
-        return bool(source.emit("push-buffer", Gst.Buffer.new_wrapped(picture)) == Gst.FlowReturn.OK)
+        # refused, and tried again, before the pipeline runs
+        source.emit("push-buffer", Gst.Buffer.new_wrapped(picture))
+        return not gone
 
     GLib.timeout_add(STEP_MS, push)
 

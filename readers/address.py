@@ -22,8 +22,8 @@ _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 # (fflags=nobuffer would): it may hold the only key frame for seconds
 _PROMPT = {"analyzeduration": "100000"}
 _OPTIONS: dict[str, dict[str, str]] = {
-    "rtsp": {**_PROMPT, "rtsp_transport": "tcp"},
-    "rtsps": {**_PROMPT, "rtsp_transport": "tcp"},
+    "rtsp": _PROMPT,
+    "rtsps": _PROMPT,
     "rtmp": _PROMPT,
     "rtmps": _PROMPT,
     # a reader that is late loses pictures, not the connection

@@ -94,13 +94,15 @@ def _open(address: Address, live: LiveOptions) -> InputContainer:
 
     hide_in_ffmpeg_logs()
     timed = address.returns
-    protocols = {"protocol_whitelist": _PROTOCOLS} if timed and address.format is None else {}
+    more = {"protocol_whitelist": _PROTOCOLS} if timed and address.format is None else {}
+    if str(address.target).startswith("rtsp"):
+        more["rtsp_transport"] = live.rtsp_transport
     try:
         return av.open(
             address.target.open() if isinstance(address.target, Pipe) else address.target,
             mode="r",
             format=address.format,
-            container_options={**address.options, **protocols},
+            container_options={**address.options, **more},
             timeout=(live.open_timeout_seconds, live.read_timeout_seconds) if timed else None,
             metadata_errors="replace",
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 
 from streamprune.errors import SourceError, SourceFormatError
 from streamprune.readers.base import SAME_MOMENT_SECONDS, Frame, check_fps
@@ -17,6 +18,7 @@ from streamprune.readers.report import ReadReport
 from streamprune.readers.waiting import Waiting
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, _JITTER_SECONDS = 0.2, 1.0, 0.1
+_FIRST_PATIENCE_SECONDS = 1.0
 # a playlist begins anew with a piece of this length at most; what is further back is another clock
 _REPEATED_SECONDS = 30.0
 
@@ -26,7 +28,7 @@ class Intake:
 
     Args:
         name: of the source, for people.
-        connect: opens a connection; raises SourceError.
+        connect: opens a connection within so many seconds; raises SourceError.
         live, options: the user's.
         drop: the policy in force.
         returns: whether to connect again after a loss.
@@ -37,7 +39,7 @@ class Intake:
     def __init__(
         self,
         name: str,
-        connect: Callable[[], Connection],
+        connect: Callable[[float], Connection],
         live: LiveOptions,
         options: ReadOptions,
         *,
@@ -77,7 +79,7 @@ class Intake:
         """Take in pictures until there is an end."""
         failure: BaseException | None = None
         try:
-            connection, pictures, picture = self._arrive()
+            connection, pictures, picture = self._arrive(self._live.open_timeout_seconds)
             self._settle(connection, picture)
             while True:
                 loss = self._take_all(connection, pictures, picture)
@@ -96,11 +98,11 @@ class Intake:
             self.waiting.finish(failure)
             self.begun.set()
 
-    def _arrive(self) -> tuple[Connection, Iterator[Picture | None], Picture]:
+    def _arrive(self, patience_seconds: float) -> tuple[Connection, Iterator[Picture | None], Picture]:
         """A connection and its first picture; one that gives none counts as not made."""
         if self.stopped.is_set():
             raise _Stopped
-        connection = self._connect()
+        connection = self._connect(patience_seconds)
         try:
             pictures = connection.pictures()
             for picture in pictures:
@@ -149,7 +151,10 @@ class Intake:
             connection.close()
 
     def _come_back(self, loss: SourceError) -> tuple[Connection, Iterator[Picture | None], Picture]:
-        """Try again, with growing pauses; SourceError when that took too long."""
+        """Try again, with growing pauses and patience; SourceError when that took too long.
+
+        A server that is just coming back may take a first call and never answer it.
+        """
         from tenacity import (
             Retrying,
             retry_if_exception_type,
@@ -162,7 +167,7 @@ class Intake:
         )
 
         self.pulse.lost(str(loss))
-        patience = self._live.reconnect_seconds
+        patience, longest = self._live.reconnect_seconds, self._live.open_timeout_seconds
         if patience == 0:
             raise loss
         limit = stop_never if patience is None else stop_after_delay(patience)
@@ -176,7 +181,10 @@ class Intake:
             reraise=True,
         )
         try:
-            found: tuple[Connection, Iterator[Picture | None], Picture] = again(self._arrive)
+            tries = count()
+            found: tuple[Connection, Iterator[Picture | None], Picture] = again(
+                lambda: self._arrive(min(longest, _FIRST_PATIENCE_SECONDS * 2 ** next(tries)))
+            )
         except SourceError:
             if self.stopped.is_set():
                 raise _Stopped from None

@@ -10,6 +10,7 @@ from streamprune.errors import InvalidValueError, UnknownNameError
 from streamprune.readers.base import check_fps, check_seconds
 
 DropPolicy: TypeAlias = Literal["latest", "every", "block"]
+RtspTransport: TypeAlias = Literal["tcp", "udp"]
 
 
 class LiveSettings(TypedDict, total=False):
@@ -19,6 +20,7 @@ class LiveSettings(TypedDict, total=False):
     open_timeout_seconds: float
     read_timeout_seconds: float
     reconnect_seconds: float | None
+    rtsp_transport: RtspTransport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,7 @@ class LiveOptions:
         open_timeout_seconds: longest wait for a connection and its first frame.
         read_timeout_seconds: longest wait for the next frame; after it the connection counts as lost.
         reconnect_seconds: how long to try to come back after a loss; None: for ever, 0: not at all.
+        rtsp_transport: how pictures of an RTSP server travel; "udp" where it refuses "tcp", which loses none.
     """
 
     fps: Fraction | float | None = None
@@ -40,12 +43,15 @@ class LiveOptions:
     open_timeout_seconds: float = 10.0
     read_timeout_seconds: float = 10.0
     reconnect_seconds: float | None = None
+    rtsp_transport: RtspTransport = "tcp"
 
     def __post_init__(self) -> None:
         if self.fps is not None:
             check_fps("fps", self.fps)
         if self.drop is not None and self.drop not in get_args(DropPolicy):
             raise UnknownNameError.among("drop policy", self.drop, get_args(DropPolicy))
+        if self.rtsp_transport not in get_args(RtspTransport):
+            raise UnknownNameError.among("rtsp_transport", self.rtsp_transport, get_args(RtspTransport))
         for name in ("open_timeout_seconds", "read_timeout_seconds"):
             if check_seconds(name, getattr(self, name)) == 0:
                 raise InvalidValueError(f"{name} must be above 0, got 0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 from streamprune.readers.address import Address
 from streamprune.readers.av_connection import AvConnection
@@ -19,7 +20,7 @@ def open_live(address: Address, live: LiveOptions, options: ReadOptions) -> Live
     """Open a stream, camera or pipe and wait for its first picture; SourceError says why there is none."""
     intake = Intake(
         address.name,
-        lambda: AvConnection(address, live),
+        lambda seconds: AvConnection(address, replace(live, open_timeout_seconds=seconds)),
         live,
         options,
         drop=live.drop,
@@ -35,7 +36,7 @@ def open_paced(source: Source, live: LiveOptions, options: ReadOptions) -> LiveS
     stopped = threading.Event()
     intake = Intake(
         source.info.source,
-        lambda: PacedConnection(source, stopped),
+        lambda seconds: PacedConnection(source, stopped),
         live,
         options,
         drop=live.drop or "latest",

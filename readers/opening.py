@@ -69,7 +69,7 @@ def open_source(
             thread. Of a live source: bound on the frames that wait with ``drop`` "every" or "block".
         timeout_seconds: longest wait for one frame of a backend that runs in a child process (decord).
         realtime: play a video file at its own pace, as a camera would show it.
-        **live: drop, open_timeout_seconds, read_timeout_seconds, reconnect_seconds; see
+        **live: drop, open_timeout_seconds, read_timeout_seconds, reconnect_seconds, rtsp_transport; see
             :class:`~streamprune.readers.live_options.LiveOptions`.
 
     Raises an error of `streamprune.errors` that names the source: `SourceNotFoundError`,

@@ -54,12 +54,18 @@ def scripted(
     live: LiveOptions | None = None,
     options: ReadOptions | None = None,
     returns: bool = True,
+    patience: list[float] | None = None,
 ) -> LiveSource:
-    """A live source whose every new connection is the next of ``scripts``; then the source is closed."""
+    """A live source whose every new connection is the next of ``scripts``; then the source is closed.
+
+    ``patience`` is told how many seconds each connection was given.
+    """
     stopped = threading.Event()
     coming = iter(scripts)
 
-    def connect() -> Connection:
+    def connect(seconds: float) -> Connection:
+        if patience is not None:
+            patience.append(seconds)
         script = next(coming, None)
         if script is None:
             stopped.set()

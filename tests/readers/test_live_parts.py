@@ -170,6 +170,7 @@ def test_what_cannot_be_is_said(source: str | int, error: type[Exception], said:
     ("options", "said"),
     [
         ({"drop": "newest"}, "unknown drop policy 'newest'"),
+        ({"rtsp_transport": "http"}, "unknown rtsp_transport 'http'"),
         ({"fps": 0}, "fps must be"),
         ({"open_timeout_seconds": 0}, "open_timeout_seconds must be above 0"),
         ({"read_timeout_seconds": -1}, "read_timeout_seconds must be"),

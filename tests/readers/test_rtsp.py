@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
 from streamprune.errors import SourceNotFoundError, SourcePermissionError
@@ -32,6 +34,25 @@ def test_frames_come_back_after_every_kill(loopback: Any) -> None:
     assert len(seen.gaps) == len(told) == seen.health.reconnects == KILLS
     assert seen.health.delivered == len(seen.clocks) >= (KILLS + 1) * 5
     assert seen.health.dropped == 0
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_pictures_travel_as_asked(loopback: Any, transport: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, str]] = []
+    open_really = av.open
+
+    def spy(target: str, **how: Any) -> Any:
+        asked.append(how["container_options"])
+        return open_really(target, **how)
+
+    monkeypatch.setattr(av, "open", spy)
+    with (
+        loopback.RtspServer() as server,
+        open_source(server.url("/clock"), drop="every", rtsp_transport=transport) as source,
+    ):
+        clocks = [loopback.read_clock(frame.image) for frame in itertools.islice(source, 5)]
+    assert clocks == sorted(set(clocks))
+    assert asked[0]["rtsp_transport"] == transport
 
 
 def test_wrong_words_and_paths_are_told_apart(loopback: Any) -> None:
