@@ -68,7 +68,7 @@ def test_a_connection_without_a_picture_is_none() -> None:
 def test_patience_with_a_server_grows_as_it_comes_back() -> None:
     patience: list[float] = []
     live = LiveOptions(drop="block", open_timeout_seconds=1.5)
-    scripts = [Script([shown(0, 0.0)]), LOST, LOST, Script([shown(1, 0.0)])]
+    scripts: list[Script | SourceError] = [Script([shown(0, 0.0)]), LOST, LOST, Script([shown(1, 0.0)])]
     assert len(until_ended(scripted(scripts, live=live, patience=patience))) == 2
     assert patience[:4] == [1.5, 1, 1.5, 1.5]
 
