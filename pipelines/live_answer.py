@@ -36,12 +36,14 @@ class _Recalled:
     Attributes:
         end: (axes,) where the last frame ends.
         tokens: that the cache holds.
+        head_tokens: of them, the head of the prompt.
         read_tokens: that the model read only to know what to recall, or anew.
         ms: what that took.
     """
 
     end: tuple[int, ...]
     tokens: int
+    head_tokens: int
     read_tokens: int
     ms: float
 
@@ -179,7 +181,8 @@ class Answering:
         if blocks:
             end = self._read_anew(blocks, end, cache, stop)
             read += sum(block.tokens for block in blocks)
-        return _Recalled(end, cache.length, read, 1000 * (time.perf_counter() - started))
+        ms = 1000 * (time.perf_counter() - started)
+        return _Recalled(end, cache.length, self._plan.head_tokens, read, ms)
 
     def _copied(self, blocks: Sequence[FeatureBlock]) -> list[FeatureBlock]:
         self._ingest.ledger.take("working", _storage(blocks))
@@ -202,7 +205,7 @@ class Answering:
         stop: threading.Event,
     ) -> tuple[int, ...]:
         """Let the model read ``blocks`` behind the head, a frame at a time; where the last one ends."""
-        model, grid, ledger = self._ingest.model, self._ingest.grid, self._ingest.ledger
+        model, grid = self._ingest.model, self._ingest.grid
         try:
             for block in blocks:
                 if stop.is_set():
@@ -213,7 +216,7 @@ class Answering:
                         model.read(chunk, end, cache)
                 end = tuple(at + wide for at, wide in zip(end, chunk.span, strict=True))
         finally:
-            ledger.give("working", _storage(blocks))
+            self._ingest.ledger.give("working", _storage(blocks))
         return end
 
     def _stats(
@@ -233,7 +236,7 @@ class Answering:
             _nothing(counts),
             frames=frames,
             tokens_in=tokens_in,
-            tokens_kept=recalled.tokens,
+            tokens_kept=recalled.tokens - recalled.head_tokens,
             prompt_tokens=tail_tokens + recalled.read_tokens,
             new_tokens=new,
             reduce_ms=recalled.ms,

@@ -44,12 +44,14 @@ class Plan:
         write_tokens: of the working copy in which frames are read; 0 for memories that do not read them.
         answer_tokens: of the one in which answers are given.
         parts: bytes by what they are for.
+        head_tokens: of the prompt before the first frame.
     """
 
     room: Room
     write_tokens: int
     answer_tokens: int
     parts: Mapping[str, int]
+    head_tokens: int
 
 
 def plan(method: MemoryMethod, room: Room, shares: Shares, name: str, *, context_given: bool) -> Plan:
@@ -87,7 +89,7 @@ def plan(method: MemoryMethod, room: Room, shares: Shares, name: str, *, context
         middle = (low + high + 1) // 2
         low, high = (middle, high) if needed(room, middle) <= total else (low, middle - 1)
     room = replace(room, memory_bytes=low)
-    return Plan(room, *_capacities(method, room, shares), _parts(method, room, shares))
+    return Plan(room, *_capacities(method, room, shares), _parts(method, room, shares), shares.head_tokens)
 
 
 def _parts(method: MemoryMethod, room: Room, shares: Shares) -> dict[str, int]:

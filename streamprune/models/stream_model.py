@@ -153,10 +153,9 @@ class StreamModel:
         return Chunk(embeds[None], written.ids[columns], offsets, written.span, numbers, deepstack)
 
     def of_block(self, grid: VideoGrid, block: FeatureBlock) -> Chunk:
-        """The frame that ``block`` remembers."""
-        return self.frame(
-            grid, block.start_seconds, block.features, block.cells, block.carried, first=block.number == 0
-        )
+        """The frame that ``block`` remembers, with the time in the middle of what it stands for."""
+        seconds = (block.start_seconds + block.stop_seconds) / 2
+        return self.frame(grid, seconds, block.features, block.cells, block.carried, first=block.number == 0)
 
     def tail(self, grid: VideoGrid, question: str) -> Chunk:
         """What stands behind the last frame, with ``question``, up to where the answer begins."""
