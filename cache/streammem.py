@@ -29,7 +29,7 @@ class StreamMem(KvMethod):
 
     Args:
         max_tokens: of each layer, prototypes among them.
-        clip_frames: frames that are read before the next choice.
+        clip_frames: frames that are read before the next choice, where there is room for so many.
         merge_above: cosine between frames from which on they are averaged, in [-1, 1]; 1 = never.
         prototypes: whether they join what stays.
         gaps, max_gap_frames: as of every memory of keys and values; positions stay those of the stream
@@ -58,16 +58,16 @@ class StreamMem(KvMethod):
         return store_bytes(room.shape, 2 * frame_tokens(room) + 1)
 
     def sizes(self, room: Room) -> tuple[int, int]:
-        """Tokens that stay, and tokens of a clip and its prototypes, at most half of everything."""
+        """Tokens that stay, and frames of a clip, which take at most half of everything."""
         there = room.memory_bytes // store_bytes(room.shape, 1)
         most, frame = min(there, tokens_within(room)), frame_tokens(room)
-        clip = min(self.clip_frames, most // 2 // (frame + 1))
-        clip_tokens = max(1, clip) * (frame + 1)
-        return max(frame, min(self.max_tokens, most - clip_tokens)), clip_tokens
+        clip = max(1, min(self.clip_frames, most // 2 // (frame + 1)))
+        return max(frame, min(self.max_tokens, most - clip * (frame + 1))), clip
 
     def context_tokens(self, room: Room) -> int:
-        """What stays and a clip."""
-        return sum(self.sizes(room))
+        """What stays, and a clip with its prototypes."""
+        stay, clip = self.sizes(room)
+        return stay + clip * (frame_tokens(room) + 1)
 
     def begin(self, room: Room) -> _StreamMemState:
         """As the base class says."""
@@ -100,8 +100,8 @@ class _StreamMemState(KvMemory):
 
     def __init__(self, method: StreamMem, room: Room) -> None:
         self._method = method
-        self._stay, clip = method.sizes(room)
-        self._store = TokenStore("mid", room.ledger, room.shape, self._stay + clip)
+        self._stay, self._clip_frames = method.sizes(room)
+        self._store = TokenStore("mid", room.ledger, room.shape, method.context_tokens(room))
         # numbers of the frames of the clip, and how many were averaged in the last one
         self._clip: list[int] = []
         self._averaged = 1
@@ -129,7 +129,7 @@ class _StreamMemState(KvMemory):
         store.add(block)
         self._clip.append(block.number)
         self._averaged = 1
-        if len(self._clip) >= self._method.clip_frames:
+        if len(self._clip) >= self._clip_frames:
             self._choose(heard.proxy_queries, self._stay)
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

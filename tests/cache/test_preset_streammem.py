@@ -43,7 +43,7 @@ def test_before_the_memory_is_full_everything_stands_where_it_stood(axes: int) -
     blocks = [made_block(number, axes=axes) for number in (0, 1, 3, 7)]
     memory = _fed(StreamMem(clip_frames=2), blocks, axes)
     whole = BlockContext([made_head(axes=axes), *blocks], GapRule("keep"), memory.room.rotation)
-    assert memory.recall(None).end == whole.end  # type: ignore[union-attr]
+    assert memory.recall(None).end == whole.end
     torch.testing.assert_close(written(memory.recall(None)), written(whole))
 
 
