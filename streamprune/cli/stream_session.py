@@ -110,9 +110,13 @@ class Session:
         if isinstance(self._source, LiveSource):
             yield from self._live_ticks()
             return
+        again = 0.0
         for frame in self._source.read(0.0, self._schedule.seconds):
-            self._live.push(frame)
-            yield
+            pushed = self._live.push(frame)
+            # most frames are passed over, and looking around takes longer than that
+            if pushed.accepted or pushed.pts_seconds >= self._due or time.monotonic() >= again:
+                again = time.monotonic() + _TICK_SECONDS
+                yield
             while not self._asker.idle:
                 time.sleep(_TICK_SECONDS)
                 yield
