@@ -4,7 +4,7 @@ import { bytes, clock, duration, element, percent } from "./format.js";
 
 // in the order in which things are remembered; colours that differ in lightness too
 const TIERS = {
-  sinks: ["Beginning", "#33415c"],
+  sinks: ["Beginning", "#3f62a0"],
   recent: ["Recent", "#0d9488"],
   mid: ["Mid-term", "#5eb0ef"],
   archive: ["Archive", "#7c5cd6"],
@@ -26,13 +26,13 @@ function put(name, text, small = "") {
 
 /** Numbers that the page itself measures: from taking a picture to seeing what became of it. */
 export function showLatency(ms) {
-  put("latency", duration(ms), "from camera to memory");
+  put("latency", duration(ms), "until seen");
 }
 
 /** A "stats" message. */
 export function showStats(stats) {
   const { seen, accepted, skipped } = stats.frames;
-  put("fps", stats.fps.toFixed(1), "pictures a second");
+  put("fps", stats.fps.toFixed(1), "a second");
   put("kept", stats.tokens_in ? percent(stats.tokens_kept / stats.tokens_in) : "–",
     stats.tokens_in ? `${stats.tokens_kept} of ${stats.tokens_in}` : "");
   put("tower", accepted ? percent(stats.tower_share) : "–", accepted ? "of its work" : "");
