@@ -150,6 +150,7 @@ class _Request:
             "format": _FORMAT,
             "version": streamprune.__version__,
             "content": content,
+            "suffix": Path(self.video).suffix.lower(),  # readers go by it, too
             "model": fingerprint(family),
             "pooling_head": _tensors_hash(family.checkpoint.pooling_head or {}),
             "device": str(family.vision_device()),
