@@ -22,6 +22,11 @@ pyramid_token_pruning recoverable_compression saint star stc streaming_tom sttm 
 todre tome vflowopt vidcom2 vilamp vispruner visionzip vscan zoo_prune
 """
 
+MEMORIES = """
+flash_vstream infinipot_v infinitehip livevlm rekv stc streaming_tom streaming_vlm streammem streamvln
+tiered timechat_online
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mine:
@@ -56,6 +61,16 @@ def test_one_stage() -> None:
     assert set(PUBLISHED.split()) <= set(names)
     with pytest.raises(ValueError, match=r"unknown stage 'prellm'. Did you mean 'pre_llm'"):
         list_methods("prellm")  # type: ignore[arg-type]
+
+
+def test_every_memory_is_there_and_can_be_made() -> None:
+    rows = {row.name: row for row in list_methods("memory")}
+    assert set(MEMORIES.split()) | {"window", "keep_all"} == set(rows)
+    for name, row in rows.items():
+        memory = build_method("memory", name, {})
+        assert row.causal
+        assert set(row.needs) == memory.wants
+        assert memory.describe().source == row.source
 
 
 def test_a_class_is_registered_and_forgotten() -> None:
