@@ -28,7 +28,7 @@ class LiveSource(Source):
     """Frames that arrive by themselves. Iterate over it; `health` says how it is doing.
 
     `pts_seconds` count from the first frame and never go back, across losses too; `epoch` counts connections,
-    and `arrival_seconds` is the monotonic clock when a frame came.
+    and `arrival_seconds` is the monotonic clock when a frame came, from which `Frame.age_seconds` counts.
 
     Raises the SourceError of the first connection; later losses are mended, see LiveOptions.
     """

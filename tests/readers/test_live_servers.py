@@ -91,6 +91,23 @@ def test_a_playlist_goes_on_from_segment_to_segment(media: Media, tmp_path: Path
     assert steps_ms(frames) == {40}
 
 
+def test_what_ffmpeg_logs_holds_no_secret(caplog: pytest.LogCaptureFixture) -> None:
+    lines = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n/gone.ts?token=s3cret\n#EXT-X-ENDLIST\n"
+    before = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)
+    try:
+        with (
+            caplog.at_level("DEBUG"),
+            web_server({"/list.m3u8": ("application/vnd.apple.mpegurl", lines.encode())}) as place,
+            pytest.raises(SourceError) as raised,
+        ):
+            open_source(f"{place.replace('//', '//bob:s3cret@')}/list.m3u8?token=s3cret")
+    finally:
+        av.logging.set_level(before)
+    assert "gone.ts?token=***" in caplog.text
+    assert "s3cret" not in caplog.text + str(raised.value)
+
+
 def test_motion_jpeg_over_https(tmp_path: Path) -> None:
     camera = {"/camera": motion_jpeg(lambda: iter(range(30)))}
     with web_server(camera, self_signed(tmp_path)) as place:
