@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -33,8 +34,8 @@ class InfiniPotVMemory(KvMethod):
         target_share: of them are left after a compression.
         redundancy_share, recent_share, adaptive_pooling: as of the policy.
         rotated: compare keys as they stand in their context, not before rotation.
-        gaps, max_gap_frames: as of every memory of keys and values; positions stay those of the stream
-            unless said otherwise, and grow with it.
+        gaps, max_gap_frames: as of every memory of keys and values; None: positions stay those of the
+            stream, and grow with it.
 
     Source: arXiv 2506.15745 and its released implementation: 32 frames are compressed to 24.
     """
@@ -45,7 +46,8 @@ class InfiniPotVMemory(KvMethod):
     recent_share: float = 0.25
     adaptive_pooling: bool = False
     rotated: bool = True
-    gaps: Gaps = "keep"
+
+    own_gaps: ClassVar[Gaps] = "keep"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,7 +106,7 @@ class _InfiniPotVState(KvMemory):
         self._method = method
         capacity = method.context_tokens(room)
         self._store = TokenStore("mid", room.ledger, room.shape, capacity, per_head=True)
-        super().__init__(room, method.gap, {"mid": self._store})
+        super().__init__(room, method.gap(room), {"mid": self._store})
 
     def context(self) -> TokenContext:
         """The head of the prompt and everything held."""

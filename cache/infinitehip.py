@@ -110,7 +110,7 @@ class _InfiniteHiPState(KvMemory):
         self._first = BlockQueue("sinks", room.ledger, Block, room.shape.device)
         self._queue = BlockQueue("archive", room.ledger, Block, room.shape.device)
         self._dropped = False
-        super().__init__(room, method.gap, {"first": self._first, "archive": self._queue})
+        super().__init__(room, method.gap(room), {"first": self._first, "archive": self._queue})
 
     def context(self) -> Context:
         """The sinks and the window."""

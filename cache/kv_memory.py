@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -23,29 +23,23 @@ class KvMethod(MemoryMethod):
 
     Args:
         gaps: how far neighbouring frames stand apart in a context: as in the stream ("keep"), not at all
-            ("compact"), or as in the stream up to ``max_gap_frames`` frames ("clipped").
+            ("compact"), or as in the stream up to ``max_gap_frames`` frames ("clipped"); None: as the design
+            has them.
         max_gap_frames: see "clipped"; 0 or more.
     """
 
-    gaps: Gaps = "compact"
+    gaps: Gaps | None = None
     max_gap_frames: float = 1.0
 
+    # how the design has them
+    own_gaps: ClassVar[Gaps] = "compact"
+
     def __post_init__(self) -> None:
-        GapRule(self.gaps, self.max_gap_frames)
+        GapRule(self.gaps or self.own_gaps, self.max_gap_frames)
 
-    @property
-    def gap(self) -> GapRule:
+    def gap(self, room: Room) -> GapRule:
         """How far neighbouring frames stand apart."""
-        return GapRule(self.gaps, self.max_gap_frames)
-
-    def check_room(self, room: Room) -> None:
-        """InvalidValueError, naming the minimum, unless ``room`` is enough to begin."""
-        least = self.minimum_bytes(room)
-        if room.memory_bytes < least:
-            raise InvalidValueError(
-                f"memory_bytes leaves {room.memory_bytes} bytes for keys and values, and "
-                f"{type(self).__name__} needs {least}; give {least - room.memory_bytes} more"
-            )
+        return GapRule(self.gaps or self.own_gaps, self.max_gap_frames)
 
 
 def frame_tokens(room: Room) -> int:

@@ -37,8 +37,8 @@ class LiveVLM(KvMethod):
         recent_frames: of the short-term part.
         page: tokens of a page; what is left over at the end of the long-term part always comes back.
         retrieve_share: share of the pages that come back, rounded up.
-        gaps, max_gap_frames: as of every memory of keys and values; positions stay those of the stream
-            unless said otherwise, and grow with it.
+        gaps, max_gap_frames: as of every memory of keys and values; None: positions stay those of the
+            stream, and grow with it.
 
     Source: arXiv 2505.15269, version 2. The sizes of ``sink_share``, ``observed_queries`` and
     ``recent_frames`` are not published.
@@ -51,8 +51,8 @@ class LiveVLM(KvMethod):
     recent_frames: int = 8
     page: int = 16
     retrieve_share: float = 0.4
-    gaps: Gaps = "keep"
 
+    own_gaps: ClassVar[Gaps] = "keep"
     wants: ClassVar[frozenset[Wanted]] = frozenset({"chunk_queries", "question_queries"})
 
     def __post_init__(self) -> None:
@@ -114,7 +114,7 @@ class _LiveVLMState(KvMemory):
         capacity = self._max_tokens + frame_tokens(room)
         self._store = TokenStore("mid", room.ledger, room.shape, capacity)
         self._recent = BlockQueue("recent", room.ledger, Block, room.shape.device)
-        super().__init__(room, method.gap, {"mid": self._store, "recent": self._recent})
+        super().__init__(room, method.gap(room), {"mid": self._store, "recent": self._recent})
 
     def context(self) -> TokenContext:
         """The head of the prompt and both parts."""

@@ -85,7 +85,7 @@ class RetrievingMemory(KvMemory):
     def __init__(self, method: RetrievingMethod, room: Room) -> None:
         self._method = method
         self._queue = BlockQueue("archive", room.ledger, method.block_kind, room.shape.device)
-        super().__init__(room, method.gap, {"archive": self._queue})
+        super().__init__(room, method.gap(room), {"archive": self._queue})
 
     def context(self) -> Context:
         """The head of the prompt and the newest frames."""

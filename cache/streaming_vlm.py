@@ -82,7 +82,7 @@ class _StreamingVLMState(KvMemory):
         self._method = method
         self._frames = BlockQueue("recent", room.ledger, Block, room.shape.device)
         self._texts = BlockQueue("dialogue", room.ledger, Block, room.shape.device)
-        super().__init__(room, method.gap, {"recent": self._frames, "dialogue": self._texts})
+        super().__init__(room, method.gap(room), {"recent": self._frames, "dialogue": self._texts})
 
     def context(self) -> Context:
         """Everything held."""

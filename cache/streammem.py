@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from streamprune.cache.block import Block, FeatureBlock
-from streamprune.cache.context import Context, Gaps
+from streamprune.cache.context import Context, GapRule, Gaps
 from streamprune.cache.kv_memory import KvMemory, KvMethod, frame_tokens, tokens_within
 from streamprune.cache.memory import Description, Heard, Room, Wanted
 from streamprune.cache.token_store import CELL, FRAME, OFFSETS, TokenContext, TokenStore, store_bytes
@@ -32,8 +32,9 @@ class StreamMem(KvMethod):
         clip_frames: frames that are read before the next choice, where there is room for so many.
         merge_above: cosine between frames from which on they are averaged, in [-1, 1]; 1 = never.
         prototypes: whether they join what stays.
-        gaps, max_gap_frames: as of every memory of keys and values; positions stay those of the stream
-            unless said otherwise, and grow with it.
+        gaps, max_gap_frames: as of every memory of keys and values. None: with three axes of positions they
+            stay those of the stream; with one they have no gaps, so that they stay within what the model
+            knows, where the paper stretches the rotations of such models for it.
 
     Source: arXiv 2508.15717, which has no released code. Attention is averaged over the rows of the text and
     over heads. Nothing is dropped and there are no prototypes before the memory is full.
@@ -43,8 +44,8 @@ class StreamMem(KvMethod):
     clip_frames: int = 8
     merge_above: float = 0.95
     prototypes: bool = True
-    gaps: Gaps = "keep"
 
+    own_gaps: ClassVar[Gaps] = "keep"
     wants: ClassVar[frozenset[Wanted]] = frozenset({"proxy_queries"})
 
     def __post_init__(self) -> None:
@@ -52,6 +53,12 @@ class StreamMem(KvMethod):
         check_count("max_tokens", self.max_tokens)
         check_count("clip_frames", self.clip_frames)
         check_number("merge_above", self.merge_above, -1, 1)
+
+    def gap(self, room: Room) -> GapRule:
+        """As the base class says."""
+        if self.gaps is None and room.shape.axes == 1:
+            return GapRule("compact")
+        return super().gap(room)
 
     def minimum_bytes(self, room: Room) -> int:
         """A frame that stays, and one with its prototype that comes."""
@@ -87,8 +94,8 @@ class StreamMem(KvMethod):
                 "like frames are averaged in keys and values, within a clip, where the paper averages them "
                 "before the language model; their likeness is that of their first layer's values",
                 "prototypes average keys before rotation, and count among the tokens that stay",
-                "rotations are those of the model: the paper stretches them for models that need it, which "
-                "no option here does; other positions are an option",
+                "rotations are those of the model: for one with a single axis of positions, where the paper "
+                "stretches them eightfold, tokens stand at positions without gaps instead",
                 "text around a frame competes like its tokens",
                 "fewer tokens than the published 6,000 to 24,000 where the bytes or the model allow no more",
             ),
@@ -105,7 +112,7 @@ class _StreamMemState(KvMemory):
         # numbers of the frames of the clip, and how many were averaged in the last one
         self._clip: list[int] = []
         self._averaged = 1
-        super().__init__(room, method.gap, {"mid": self._store})
+        super().__init__(room, method.gap(room), {"mid": self._store})
 
     def context(self) -> TokenContext:
         """The head of the prompt and everything held."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from streamprune.cache.block import Block
-from streamprune.cache.context import BlockContext, GapRule
+from streamprune.cache.context import BlockContext, GapRule, Gaps
 from streamprune.cache.memory import Heard
 from streamprune.cache.streammem import StreamMem, _StreamMemState
 from streamprune.cache.token_store import CELL, FRAME, OFFSETS
@@ -41,8 +41,17 @@ def _fed(method: StreamMem, blocks: list[Block], axes: int = 1) -> _StreamMemSta
 @pytest.mark.parametrize("axes", [1, 3])
 def test_before_the_memory_is_full_everything_stands_where_it_stood(axes: int) -> None:
     blocks = [made_block(number, axes=axes) for number in (0, 1, 3, 7)]
-    memory = _fed(StreamMem(clip_frames=2), blocks, axes)
+    memory = _fed(StreamMem(clip_frames=2, gaps="keep"), blocks, axes)
     whole = BlockContext([made_head(axes=axes), *blocks], GapRule("keep"), memory.room.rotation)
+    assert memory.recall(None).end == whole.end
+    torch.testing.assert_close(written(memory.recall(None)), written(whole))
+
+
+@pytest.mark.parametrize(("axes", "rule"), [(1, "compact"), (3, "keep")])
+def test_where_positions_would_have_to_be_stretched_they_have_no_gaps(axes: int, rule: Gaps) -> None:
+    blocks = [made_block(number, axes=axes) for number in (0, 1, 3, 7)]
+    memory = _fed(StreamMem(clip_frames=2), blocks, axes)
+    whole = BlockContext([made_head(axes=axes), *blocks], GapRule(rule), memory.room.rotation)
     assert memory.recall(None).end == whole.end
     torch.testing.assert_close(written(memory.recall(None)), written(whole))
 
