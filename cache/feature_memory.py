@@ -30,15 +30,6 @@ class FeatureMethod(MemoryMethod):
     def begin(self, room: Room) -> FeatureMemory:
         """As the base class says."""
 
-    def check_room(self, room: Room) -> None:
-        """InvalidValueError, naming the minimum, unless ``room`` is enough to begin."""
-        least = self.minimum_bytes(room)
-        if room.memory_bytes < least:
-            raise InvalidValueError(
-                f"memory_bytes leaves {room.memory_bytes} bytes for visual tokens, and {type(self).__name__} "
-                f"needs {least}; give {least - room.memory_bytes} more"
-            )
-
 
 def frame_bytes(room: Room) -> int:
     """Of a frame with all its visual tokens, their cells and sizes."""

@@ -15,7 +15,6 @@ from streamprune.cache.tiered import Tiered
 from streamprune.cache.tiered_memory import TieredMemory
 from streamprune.cache.tiered_plan import Plan
 from streamprune.checks import check_count
-from streamprune.errors import InvalidValueError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +56,7 @@ class KeepAll(MemoryMethod):
 
     def begin(self, room: Room) -> KeepAllMemory:
         """As the base class says."""
-        least = self.minimum_bytes(room)
-        if room.memory_bytes < least:
-            raise InvalidValueError(
-                f"memory_bytes leaves {room.memory_bytes} bytes for keys and values, and KeepAll needs "
-                f"{least}; give {least - room.memory_bytes} more"
-            )
+        self.check_room(room)
         plan = Plan.of(self._finder, room)
         row, rest = self._row_bytes(room, plan), room.memory_bytes - _news_bytes(room, plan)
         rows = rest // (row + _whole_bytes(room, plan))

@@ -20,6 +20,7 @@ from streamprune.cache.block import Block, CacheShape, FeatureBlock
 from streamprune.cache.context import Context
 from streamprune.cache.ledger import Ledger
 from streamprune.cache.rotation import Rotation
+from streamprune.errors import InvalidValueError
 
 Wanted = Literal["chunk_queries", "proxy_queries", "question_queries"]
 
@@ -127,6 +128,15 @@ class MemoryMethod(ABC):
     @abstractmethod
     def context_tokens(self, room: Room) -> int:
         """Most tokens of any context that it will give, the head of the prompt not counted."""
+
+    def check_room(self, room: Room) -> None:
+        """InvalidValueError, naming the minimum, unless ``room`` is enough to begin."""
+        least = self.minimum_bytes(room)
+        if room.memory_bytes < least:
+            raise InvalidValueError(
+                f"memory_bytes leaves {room.memory_bytes} bytes for what is remembered, and "
+                f"{type(self).__name__} needs {least}; give {least - room.memory_bytes} more"
+            )
 
     @abstractmethod
     def begin(self, room: Room) -> StreamMemory:
