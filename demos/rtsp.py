@@ -20,7 +20,7 @@ def main() -> None:
     """Print an answer, and how the camera is doing, every few seconds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("url", nargs="?")
-    parser.add_argument("question", nargs="?", default="which color is the number 1?")
+    parser.add_argument("question", nargs="?", default="which color is the square?")
     parser.add_argument("--serve", action="store_true")
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--every", type=float, default=3)
@@ -32,7 +32,7 @@ def main() -> None:
     with ExitStack() as held:
         vlm = sp.load(args.model)
         if args.serve:
-            args.url = held.enter_context(RtspServer(film=CLIPS / "hidden_digit.mp4")).url("/film")
+            args.url = held.enter_context(RtspServer(film=CLIPS / "square_parade.mp4")).url("/film")
         live = held.enter_context(vlm.open_stream(fps=2))
         feed = live.push_from(args.url, fps=2)
         until = time.monotonic() + args.seconds

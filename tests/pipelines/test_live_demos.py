@@ -37,13 +37,13 @@ def test_a_webcam_is_asked_line_by_line(demo: Any, capsys: pytest.CaptureFixture
 def test_a_network_camera_is_asked_again_and_again(
     demo: Any, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
 ) -> None:
-    module = demo("rtsp", "--serve", "--every", "2.5", "--seconds", "4.5")
+    module = demo("rtsp", "--serve", "--every", "1.5", "--seconds", "3.5")
     loopback = importlib.import_module("rtsp_loopback")
     if not loopback.has_server():
         (pytest.fail if request.config.getoption("--require-live") else pytest.skip)(loopback.INSTALL)
     module.main()
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.endswith("s, 0 gaps: yellow")
+    assert last.endswith("s, 0 gaps: purple")
 
 
 def test_a_network_camera_needs_an_address(demo: Any, capsys: pytest.CaptureFixture[str]) -> None:
