@@ -76,7 +76,8 @@ class Answer:
         question: what it was asked.
         stats: what it took.
         recipe: name of the recipe.
-        pts_seconds: times of the frames of tokens it saw.
+        pts_seconds: times of the frames of tokens it saw; of a stream the oldest moment that was remembered,
+            and the newest.
         warnings: what the reader lost or had to guess, one sentence each.
     """
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from streamprune.cache.block import FeatureBlock
-from streamprune.cache.context import Context
 from streamprune.cache.working import WorkingCache
 from streamprune.errors import InvalidValueError, StreamClosedError
 from streamprune.metrics.flops import DecoderShape
@@ -24,28 +21,10 @@ from streamprune.pipelines.live_ingest import Ingest
 from streamprune.pipelines.live_options import StreamOptions
 from streamprune.pipelines.live_plan import Plan
 from streamprune.pipelines.live_question import Question
+from streamprune.pipelines.live_recall import Recalled, recall
 
 # how often an answer that waits for its turn looks whether it is still wanted
 _PATIENCE_SECONDS = 0.05
-
-
-@dataclass
-class _Recalled:
-    """What an answer is given from.
-
-    Attributes:
-        end: (axes,) where the last frame ends.
-        tokens: that the cache holds.
-        head_tokens: of them, the head of the prompt.
-        read_tokens: that the model read only to know what to recall, or anew.
-        ms: what that took.
-    """
-
-    end: tuple[int, ...]
-    tokens: int
-    head_tokens: int
-    read_tokens: int
-    ms: float
 
 
 class Answering:
@@ -91,14 +70,12 @@ class Answering:
     def answer(
         self,
         question: Question,
-        counts: tuple[int, int],
         say: Callable[[str], None] | None,
         stop: threading.Event,
     ) -> Answer:
         """Answer from what the stream remembers when the answer's turn has come.
 
         Args:
-            counts: frames of tokens so far, and their tokens before reduction.
             say: called with every piece of text.
             stop: ends the answer after the current token; one that has not begun stays empty.
         """
@@ -107,12 +84,13 @@ class Answering:
         tail = self._tail(question)
         with self._entered(stop), self._turn(stop) as is_wanted:
             if not is_wanted:
-                return self._told(question, "", _nothing(counts))
+                return self._told(question, "", _NOTHING)
             with (
                 out_of_memory_explained("an answer about the stream"),
                 WorkingCache(self._plan.room.shape, self._plan.answer_tokens, ingest.ledger) as cache,
             ):
-                recalled = self._recall(tail, cache, stop)
+                asks = "question_queries" in self._options.memory.wants
+                recalled = recall(ingest, tail, cache, stop, asks=asks)
                 said = answer_tokens(
                     ingest.model,
                     tail,
@@ -123,10 +101,11 @@ class Answering:
                     on_text=say,
                     stop=stop,
                 )
-                stats = self._stats(counts, recalled, len(tail), said, kv_bytes(cache))
+                stats = self._stats(recalled, len(tail), said, kv_bytes(cache))
         if question.remember:
             self._dialogue.add(question.text, said.text)
-        return self._told(question, said.text, replace(stats, peak_bytes=peak.read()))
+        stats = replace(stats, peak_bytes=peak.read())
+        return self._told(question, said.text, stats, recalled.seconds)
 
     def _tail(self, question: Question) -> Chunk:
         """What stands behind the frames: the dialogue as far as there is room, and the question."""
@@ -155,88 +134,16 @@ class Answering:
         finally:
             self._copies.release()
 
-    def _recall(self, tail: Chunk, cache: WorkingCache, stop: threading.Event) -> _Recalled:
-        """Fill ``cache`` with what the memory recalls for the question."""
-        started = time.perf_counter()
-        ingest, queries, read = self._ingest, None, 0
-        if "question_queries" in self._options.memory.wants:
-            with ingest.state_lock:
-                context = ingest.memory.question_context()
-                cache.fill(context)
-                end = context.end
-            with ingest.family.lock:
-                place = ingest.model.tail_place(ingest.grid, end)
-                queries = ingest.model.read(tail, place, cache, queries=True).queries
-            read = len(tail)
-        with ingest.state_lock:
-            found = ingest.memory.recall(queries)
-            if isinstance(found, Context):
-                cache.fill(found)
-                end, blocks = found.end, []
-            else:
-                head = ingest.memory.context()
-                cache.fill(head)
-                # what they are changes as soon as the lock is let go
-                end, blocks = head.end, self._copied(found)
-        if blocks:
-            end = self._read_anew(blocks, end, cache, stop)
-            read += sum(block.tokens for block in blocks)
-        ms = 1000 * (time.perf_counter() - started)
-        return _Recalled(end, cache.length, self._plan.head_tokens, read, ms)
-
-    def _copied(self, blocks: Sequence[FeatureBlock]) -> list[FeatureBlock]:
-        self._ingest.ledger.take("working", _storage(blocks))
-        return [
-            replace(
-                block,
-                features=block.features.clone(),
-                cells=block.cells.clone(),
-                carried=None if block.carried is None else block.carried.clone(),
-                sizes=None if block.sizes is None else block.sizes.clone(),
-            )
-            for block in blocks
-        ]
-
-    def _read_anew(
-        self,
-        blocks: list[FeatureBlock],
-        end: tuple[int, ...],
-        cache: WorkingCache,
-        stop: threading.Event,
-    ) -> tuple[int, ...]:
-        """Let the model read ``blocks`` behind the head, a frame at a time; where the last one ends."""
-        model, grid = self._ingest.model, self._ingest.grid
-        try:
-            for block in blocks:
-                if stop.is_set():
-                    break
-                with self._ingest.family.lock:
-                    chunk = model.of_block(grid, block)
-                    if len(chunk):
-                        model.read(chunk, end, cache)
-                end = tuple(at + wide for at, wide in zip(end, chunk.span, strict=True))
-        finally:
-            self._ingest.ledger.give("working", _storage(blocks))
-        return end
-
-    def _stats(
-        self,
-        counts: tuple[int, int],
-        recalled: _Recalled,
-        tail_tokens: int,
-        said: StreamAnswer,
-        held_bytes: int,
-    ) -> Stats:
+    def _stats(self, recalled: Recalled, tail_tokens: int, said: StreamAnswer, held_bytes: int) -> Stats:
         shape = DecoderShape.from_config(self._ingest.family.text_config)
-        frames, tokens_in = counts
         new = len(said.token_ids)
         held = [recalled.tokens] * shape.layers
         seen = [recalled.tokens + tail_tokens] * shape.layers
         return replace(
-            _nothing(counts),
-            frames=frames,
-            tokens_in=tokens_in,
-            tokens_kept=recalled.tokens - recalled.head_tokens,
+            _NOTHING,
+            frames=recalled.frames,
+            tokens_in=recalled.frames * self._ingest.grid.tokens_per_frame,
+            tokens_kept=recalled.tokens - self._plan.head_tokens,
             prompt_tokens=tail_tokens + recalled.read_tokens,
             new_tokens=new,
             reduce_ms=recalled.ms,
@@ -248,35 +155,29 @@ class Answering:
             kv_bytes=held_bytes,
         )
 
-    def _told(self, question: Question, text: str, stats: Stats) -> Answer:
-        return Answer(text=text, question=question.text, stats=stats, recipe=self._options.recipe.name)
+    def _told(self, question: Question, text: str, stats: Stats, seconds: tuple[float, ...] = ()) -> Answer:
+        recipe = self._options.recipe.name
+        return Answer(text=text, question=question.text, stats=stats, recipe=recipe, pts_seconds=seconds)
 
 
-def _storage(blocks: Sequence[FeatureBlock]) -> int:
-    """Bytes of copies of ``blocks``, each tensor for itself."""
-    return sum(tensor.nbytes for block in blocks for tensor in block.tensors)
-
-
-def _nothing(counts: tuple[int, int]) -> Stats:
-    """Of an answer for which nothing was done."""
-    frames, tokens_in = counts
-    return Stats(
-        frames=frames,
-        tokens_in=tokens_in,
-        tokens_kept=0,
-        prompt_tokens=0,
-        new_tokens=0,
-        tower_share=1.0,
-        decode_ms=0.0,
-        preprocess_ms=0.0,
-        encode_ms=0.0,
-        choose_ms=0.0,
-        reduce_ms=0.0,
-        prefill_ms=0.0,
-        generate_ms=0.0,
-        reduce_flops=0,
-        prefill_flops=0,
-        decode_flops=0,
-        kv_bytes=0,
-        peak_bytes=0,
-    )
+# of an answer for which nothing was done
+_NOTHING = Stats(
+    frames=0,
+    tokens_in=0,
+    tokens_kept=0,
+    prompt_tokens=0,
+    new_tokens=0,
+    tower_share=1.0,
+    decode_ms=0.0,
+    preprocess_ms=0.0,
+    encode_ms=0.0,
+    choose_ms=0.0,
+    reduce_ms=0.0,
+    prefill_ms=0.0,
+    generate_ms=0.0,
+    reduce_flops=0,
+    prefill_flops=0,
+    decode_flops=0,
+    kv_bytes=0,
+    peak_bytes=0,
+)

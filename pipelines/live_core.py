@@ -76,9 +76,7 @@ class LiveCore:
 
     def answer(self, question: Question, say: Callable[[str], None] | None, ended: threading.Event) -> Answer:
         """Answer from what is remembered; ``ended`` may be set to cut it short."""
-        parts = self.parts
-        counts = (parts.ingest.number, self._tally.read()["tokens_in"])
-        answer = parts.answering.answer(question, counts, say, ended)
+        answer = self.parts.answering.answer(question, say, ended)
         self._tally.answered()
         return answer
 

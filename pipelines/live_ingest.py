@@ -66,6 +66,7 @@ class Ingest:
         self.clip = clip
         self._layout_bytes = 0
         self.number = 0
+        self.newest_seconds: float | None = None
         self.begun = False
         self._event = False  # among the pictures of the slice that is being filled
         self.begin: tuple[int, ...] = ()
@@ -133,7 +134,8 @@ class Ingest:
 
     def state(self) -> State:
         """What :meth:`restore` goes on from; called between two frames."""
-        own: State = {}, {"number": self.number, "begin": self.begin, "event": self._event}
+        about = {"number": self.number, "begin": self.begin, "event": self._event}
+        own: State = {}, {**about, "newest": self.newest_seconds}
         gate: State = ({}, {}) if self.gate is None else self.gate.state()
         with self.state_lock:
             memory = self.memory.state()
@@ -148,6 +150,7 @@ class Ingest:
         with self.state_lock:
             self.memory.restore(part_of("memory", tensors), about["memory"])
             self.number, self.begin, self._event = own["number"], tuple(own["begin"]), own["event"]
+            self.newest_seconds = own["newest"]
             self.begun = True
 
     def look(self, image: Image) -> Look:
@@ -199,6 +202,7 @@ class Ingest:
                 self.ledger.give("working", block.nbytes)
                 self.memory.write(block, heard)
             self.number += 1
+            self.newest_seconds = kept.stop_seconds
             self.begin = tuple(at + wide for at, wide in zip(self.begin, span, strict=True))
 
     def _read(self, chunk: Chunk, kept: KeptFrame, working: WorkingCache) -> tuple[Block, Heard]:

@@ -16,7 +16,7 @@ from streamprune.cache.token_bucket import TokenBucket
 from streamprune.checks import check_number
 from streamprune.errors import InvalidValueError
 from streamprune.models.base import EncodedFrames
-from streamprune.ops.temporal import row_cosine
+from streamprune.pipelines.live_demand import Demand
 from streamprune.pipelines.live_method import check_bucket, check_questions, counts_by_content, read_causal
 from streamprune.pre_llm.base import History, PreLLMMethod
 from streamprune.reduce import Reducer
@@ -53,7 +53,7 @@ class CausalReducer:
 
     How many tokens of a frame stay is said by the method (by a ratio or ``keep_tokens``, which here are of
     every frame, or by a threshold) or by ``bucket``. With a bucket a method with a threshold asks for as many
-    as that lets stay, any other for as many as have changed, and gets what was saved. Where a release would
+    as that lets stay, any other for as many as have changed (:class:`Demand`), and gets what was saved. Where a release would
     keep a token twice a stream keeps it once, and rows of zeros not at all.
 
     Args:
@@ -61,7 +61,7 @@ class CausalReducer:
             every frame as if it were a clip.
         bucket: grants tokens; a method that keeps as many of every frame must come without a budget then.
         change_threshold: a token has changed when its cosine with the token last asked for at its place is
-            below this, in [-1, 1].
+            below this, in [-1, 1]; None follows what is usual, see :class:`Demand`.
         standing: signals of a question that is asked all the time, for methods that read one.
         ledger: asked for what is remembered of earlier frames, tier "frames".
 
@@ -74,20 +74,20 @@ class CausalReducer:
         method: Reducer,
         bucket: TokenBucket | None = None,
         *,
-        change_threshold: float = 0.9,
+        change_threshold: float | None = None,
         standing: Mapping[str, torch.Tensor] = MappingProxyType({}),
         ledger: Ledger | None = None,
     ) -> None:
-        check_number("change_threshold", change_threshold, -1, 1)
+        if change_threshold is not None:
+            check_number("change_threshold", change_threshold, -1, 1)
         self.method, self._keep = read_causal(method)
         check_questions(self.method, standing)
         if bucket is not None:
             check_bucket(self.method, self._keep)
         self.bucket = bucket
-        self.change_threshold = change_threshold
         self._standing = dict(standing)
         self._history = HeldTensors(ledger, "frames")
-        self._asked = HeldTensors(ledger, "frames")
+        self._demand = Demand(change_threshold, ledger)
         self._grid: VideoGrid | None = None
 
     @property
@@ -131,12 +131,12 @@ class CausalReducer:
     def tensors(self) -> Iterator[torch.Tensor]:
         """Everything that is held."""
         yield from self._history.buffers.values()
-        yield from self._asked.buffers.values()
+        yield from self._demand.held.buffers.values()
 
     def reset(self) -> None:
         """Forget every frame; the bytes stay reserved."""
         self._history.forget()
-        self._asked.forget()
+        self._demand.held.forget()
         self._grid = None
         if self.bucket is not None:
             self.bucket.reset()
@@ -144,19 +144,19 @@ class CausalReducer:
     def close(self) -> None:
         """Give back what is held; closing twice is harmless."""
         self._history.release()
-        self._asked.release()
+        self._demand.held.release()
         self._grid = None
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Tensors, and what JSON can hold, from which :meth:`restore` goes on alike."""
         tensors = {f"history.{name}": value.clone() for name, value in self._history.values.items()}
-        tensors |= {f"asked.{name}": value.clone() for name, value in self._asked.values.items()}
+        tensors |= {f"asked.{name}": value.clone() for name, value in self._demand.held.values.items()}
         grid = None if self._grid is None else [self._grid.rows, self._grid.cols]
         return tensors, {"grid": grid, "bucket": None if self.bucket is None else self.bucket.state()[1]}
 
     def restore(self, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
         """Take over the state of a reducer with the same method and options."""
-        for held, prefix in ((self._history, "history."), (self._asked, "asked.")):
+        for held, prefix in ((self._history, "history."), (self._demand.held, "asked.")):
             held.forget()
             held.keep(
                 {
@@ -190,7 +190,9 @@ class CausalReducer:
             reduction, after = self._step(tokens, before, None)
             wanted = len(reduction)
         else:
-            changed = self._changed(tokens)
+            if tokens.grid != self._grid:
+                self._demand.held.forget()
+            changed = self._demand.changed(tokens, pts_seconds, float(bucket.tokens_per_second))
             wanted = int(changed.sum())
         granted = bucket.grant(pts_seconds, wanted)
         if not by_content or granted != wanted:
@@ -203,21 +205,9 @@ class CausalReducer:
                 reduction = Reduction.select(tokens, reduction.index[:0])
         bucket.give_back(max(0, granted - len(reduction)))
         if not by_content:
-            self._remember_asked(tokens, changed, reduction)
+            kept = reduction.index[reduction.index >= 0]
+            self._demand.answered(tokens, changed, kept, pts_seconds)
         return reduction, after
-
-    def _changed(self, tokens: VisualTokens) -> torch.Tensor:
-        """(tokens,) which places have changed since tokens were last asked for there; all at first."""
-        if self._asked.values and tokens.grid == self._grid:
-            return row_cosine(tokens.features, self._asked.values["features"]) < self.change_threshold
-        return torch.ones(len(tokens), dtype=torch.bool, device=tokens.features.device)
-
-    def _remember_asked(self, tokens: VisualTokens, changed: torch.Tensor, reduction: Reduction) -> None:
-        """What was asked for counts as seen, granted or not; elsewhere slow drift goes on adding up."""
-        seen = changed.clone()
-        seen[reduction.index[reduction.index >= 0]] = True
-        known = self._asked.values["features"] if not bool(seen.all()) else tokens.features
-        self._asked.keep({"features": torch.where(seen[:, None], tokens.features, known)})
 
 
 def bucket_of(budget: Budget, tokens_per_frame: int, frames_per_second: float) -> TokenBucket:
