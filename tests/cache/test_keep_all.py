@@ -19,7 +19,7 @@ def frame(number: int) -> Block:
     block = made_block(number, TOKENS)
     if number != ASKED:
         return block
-    groups = question().unflatten(1, (KV_HEADS, -1)).mean((2, 3))
+    groups = torch.stack(question().chunk(KV_HEADS, 1), 1).mean((2, 3))
     return replace(block, keys=3 * groups[:, :, None].expand(-1, -1, TOKENS, -1).clone())
 
 
@@ -33,7 +33,7 @@ def watched(method: KeepAll, memory_bytes: int, context_tokens: int = 6 * TOKENS
 def read_of(memory: StreamMemory) -> dict[int, int]:
     """Frames that an answer reads, with the tokens of each that it sees."""
     found = written(memory.recall(question()))[1, 0, 0, HEAD_TOKENS:]
-    counts = {}
+    counts: dict[int, int] = {}
     for number in range(FRAMES):
         values = frame(number).values[0, 0]
         seen = int((found[:, None] == values[None]).all(-1).any(1).sum())
