@@ -83,7 +83,7 @@ def test_q_ends_before_the_film_does() -> None:
 
 def test_what_is_watched_is_told_when_it_becomes_yes() -> None:
     question = "can a pink triangle be seen?"
-    lines = told(OTHER, "--watch", question, "--realtime", "--seconds", "3")
+    lines = told(OTHER, "--watch", question, "--realtime", "--seconds", "1.5")
     assert {(line["question"], line["text"]) for line in events(lines, "alert")} == {(question, "yes")}
 
 
@@ -103,8 +103,9 @@ def test_what_was_saved_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_question_that_fails_is_told_and_the_rest_goes_on() -> None:
-    result = stream(CLIP, *SMALL, "-q", "red " * 2000, "-q", RED, "--json")
+    result = stream(CLIP, *SMALL, "-q", "red " * 2000, "-q", RED, "--json", "--max-new-tokens", "100")
     assert result.exit_code == 1
+    assert json.loads(result.stdout.splitlines()[0])["settings"]["answer_tokens"] == 192 + 100
     first, second = events([json.loads(line) for line in result.stdout.splitlines()], "answer")
     assert "answer_tokens" in first["error"]
     assert second["text"] == "diamond"

@@ -77,7 +77,7 @@ def stream(
         "recipe": recipe, "keep_ratio": keep_ratio, "keep_tokens": keep_tokens, "memory": memory,
         "memory_bytes": memory_bytes, "fps": fps,
     }  # fmt: skip
-    opening = Opening({name: value for name, value in how.items() if value is not None}, load)
+    opening = Opening({name: value for name, value in how.items() if value is not None}, max_new_tokens, load)
     opening.check()
     if save is not None:
         check_target(save)

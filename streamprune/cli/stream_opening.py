@@ -17,14 +17,22 @@ if TYPE_CHECKING:
 
 _FPS = 2.0
 _MEMORY_BYTES = "256MB"
+_QUESTION_TOKENS = 192
 _PICTURES = 3  # that wait, are decoded and are pushed
 
 
 @dataclass(frozen=True)
 class Opening:
-    """How the stream is opened: with ``settings``, those of the command line, or from a file."""
+    """How the stream is opened.
+
+    Attributes:
+        settings: those of the command line.
+        max_new_tokens: longest answer, for which there must be room.
+        file: what a saved stream is taken from, instead.
+    """
 
     settings: Mapping[str, Any]
+    max_new_tokens: int
     file: Path | None
 
     def check(self) -> None:
@@ -39,13 +47,11 @@ class Opening:
         elif not self.file.is_file():
             raise InvalidValueError(f"--load {self.file}: no such file; --save writes one")
 
-    def begin(self, vlm: VideoLLM, info: VideoInfo | None = None) -> LiveStream:
+    def begin(self, vlm: VideoLLM, info: VideoInfo) -> LiveStream:
         """Open it, with room for as many pictures like those of ``info`` as are under way at once."""
         if self.file is None:
-            settings = self._complete()
-            if info is not None:
-                settings["frame_bytes"] = _PICTURES * info.rows * info.cols * 3
-            return vlm.open_stream(**settings)
+            pictures = _PICTURES * info.rows * info.cols * 3
+            return vlm.open_stream(**{**self._complete(), "frame_bytes": pictures})
         from streamprune.pipelines.live import LiveStream
 
         return LiveStream.load(self.file, vlm)
@@ -56,7 +62,14 @@ class Opening:
         return self._complete()["fps"] if self.file is None else None
 
     def _complete(self) -> dict[str, Any]:
-        return {"recipe": None, "memory": None, "memory_bytes": _MEMORY_BYTES, "fps": _FPS, **self.settings}
+        return {
+            "recipe": None,
+            "memory": None,
+            "memory_bytes": _MEMORY_BYTES,
+            "fps": _FPS,
+            "answer_tokens": _QUESTION_TOKENS + self.max_new_tokens,
+            **self.settings,
+        }
 
 
 def check_target(file: Path) -> None:

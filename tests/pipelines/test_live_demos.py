@@ -37,7 +37,7 @@ def test_a_webcam_is_asked_line_by_line(demo: Any, capsys: pytest.CaptureFixture
 def test_a_network_camera_is_asked_again_and_again(
     demo: Any, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
 ) -> None:
-    module = demo("rtsp", "--serve", "--every", "1.5", "--seconds", "3.5")
+    module = demo("rtsp", "--serve", "--every", "1", "--seconds", "2.5")
     loopback = importlib.import_module("rtsp_loopback")
     if not loopback.has_server():
         (pytest.fail if request.config.getoption("--require-live") else pytest.skip)(loopback.INSTALL)
