@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from streamprune.pipelines.live import LiveStream
 from streamprune.pipelines.live_watch import Alert
 from streamprune.pipelines.offline import VideoLLM
 from streamprune.readers import Frame, open_source
+from tests.readers.media import Media
 
 FRAMES = 8
 SETTINGS: dict[str, Any] = {"memory": "rekv", "memory_bytes": 8_000_000, "gate": False}
@@ -171,6 +173,19 @@ def test_sources_that_are_none(live: LiveStream, tmp_path: Path) -> None:
     with pytest.raises(errors.InvalidValueError, match="frame_bytes=1,000,000 are too few for"):
         live.push_from(np.zeros((2, 1080, 1920, 3), np.uint8))
     assert live.stats().held["frames"] == 0
+
+
+def test_a_file_at_its_own_pace(live: LiveStream, media: Media) -> None:
+    feed = live.push_from(media("h264.mp4"), realtime=True, fps=5, drop="every")
+    ends = time.monotonic() + 30
+    while not live.stats().frames.accepted and time.monotonic() < ends:
+        time.sleep(0.01)
+    health = feed.health()
+    assert health is not None
+    assert health.connected
+    feed.stop()
+    assert (feed.alive, feed.error) == (False, None)
+    assert live.stats().latency_seconds is not None
 
 
 class Asked:
