@@ -44,6 +44,9 @@ def test_nothing_heavy_is_imported(statement: str) -> None:
         ["ask", "x.mp4", "q", "--frames", "sceen"],
         ["ask", "x.mp4", "q", "--frames", "vilamp", "--fps", "2"],
         ["ask", "x.mp4", "q", "--frames", "quota", "--num-frames", "0"],
+        ["serve", "--help"],
+        ["serve", "--port", "70000"],
+        ["serve", "--token", "a b"],
     ],
 )
 def test_help_listing_and_usage_errors_need_no_torch(arguments: list[str]) -> None:

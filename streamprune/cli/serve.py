@@ -53,7 +53,6 @@ def serve(
         if find_spec(package) is None:
             raise MissingDependencyError.extra(package, "web", "streamprune serve")
     from streamprune.budget import read_bytes
-    from streamprune.pipelines.live_options import StreamOptions
     from streamprune.web.options import WebOptions
     from streamprune.web.server import listen
 
@@ -71,6 +70,8 @@ def serve(
         "recipe": recipe, "keep_ratio": keep_ratio, "keep_tokens": keep_tokens, "memory": memory,
         "memory_bytes": memory_bytes or _MEMORY_BYTES, "fps": web.fps,
     }  # fmt: skip
+    from streamprune.pipelines.live_options import StreamOptions  # loads torch, the lines above do not
+
     StreamOptions.read(**how)
     # that the port is taken should not come out only after a model was loaded
     with listen(web) as listening:

@@ -17,7 +17,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
-from streamprune.errors import StreampruneError
+from streamprune.errors import InvalidValueError, StreampruneError
 from streamprune.web.guard import Guard
 from streamprune.web.options import WebOptions
 from streamprune.web.outbox import TRY_LATER, Outbox
@@ -46,7 +46,14 @@ def create_app(
         options: who may come, and how much is taken in.
         about: plain values that pages show: "model" and "settings".
         shared: the server's own source, which all pages look at; started and closed with the application.
+
+    Raises InvalidValueError for a host that others can reach, without a token.
     """
+    if not options.loopback and options.token is None:
+        raise InvalidValueError(
+            f"token must be given where others can reach the host, which is {options.host!r}; "
+            "WebOptions.secured() makes one"
+        )
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

@@ -6,6 +6,7 @@ A session outlives its connection, so that a page that comes back finds everythi
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -24,6 +25,8 @@ from streamprune.web.workers import Workers
 
 if TYPE_CHECKING:
     from streamprune.pipelines.live import LiveStream
+
+logger = logging.getLogger("streamprune.web")
 
 _STATS_SECONDS = 0.5
 
@@ -167,9 +170,14 @@ class Session:
     async def _tell_numbers(self) -> None:
         while True:
             if self._outbox is not None and not self._outbox.busy:
-                stats = await self._workers.run(self._live.stats)
-                told: dict[str, Any] = {"type": "stats", **stats.to_dict()}
-                if self._shared is not None:
-                    told["source"] = self._shared.health()
-                self.publish(told)
+                try:
+                    self.publish(await self._workers.run(self._numbers))
+                except Exception:
+                    logger.exception("numbers of a stream could not be had")
             await asyncio.sleep(_STATS_SECONDS)
+
+    def _numbers(self) -> Mapping[str, Any]:
+        told: dict[str, Any] = {"type": "stats", **self._live.stats().to_dict()}
+        if self._shared is not None:
+            told["source"] = self._shared.health()
+        return told

@@ -112,6 +112,12 @@ class Page:
             f"input.value = {json.dumps(text)}; input.form.requestSubmit(); }})()"
         )
 
+    def choose(self, selector: str, file: Path) -> None:
+        """Choose a file in a file input."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", files=[str(file)], nodeId=node)
+
     def texts(self, selector: str) -> list[str]:
         """The text of everything a selector finds."""
         found: list[str] = self.value(

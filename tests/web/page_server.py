@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import struct
 import threading
 import time
@@ -47,11 +48,11 @@ class PageServer:
         finally:
             connection.close()
 
-    def connect(self, query: str = "", **settings: Any) -> ClientConnection:
-        """A WebSocket, as a page opens it."""
-        page: ClientConnection = connect(
-            f"ws://127.0.0.1:{self.port}/live{query}", compression=None, **settings
-        )
+    def connect(self, query: str = "", name: str = "", **settings: Any) -> ClientConnection:
+        """A WebSocket, as a page opens it; ``name`` is what the server is called, instead of its address."""
+        there = socket.create_connection(("127.0.0.1", self.port), 10)
+        address = f"ws://{name or f'127.0.0.1:{self.port}'}/live{query}"
+        page: ClientConnection = connect(address, sock=there, compression=None, **settings)
         return page
 
 

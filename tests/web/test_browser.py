@@ -19,6 +19,7 @@ from streamprune.web.shared import SharedSource
 from tests.web.chromium import INSTALL, Page, chromium, chromium_path, write_camera
 from tests.web.page_server import PageServer, served
 
+CLIPS = Path(__file__).resolve().parents[2] / "demos" / "clips"
 SEED = 3001
 FPS = 4
 CONNECTED = "document.getElementById('connection').dataset.state === 'open'"
@@ -155,6 +156,20 @@ def test_a_lost_connection_comes_back(vlm: sp.VideoLLM, page: Page) -> None:
         page.wait(CONNECTED)
         page.wait(f"Number(document.getElementById('stage').dataset.overlays) > {before}")
         page.click("#camera-start")
+
+
+def test_a_video_file_of_the_visitor_is_played(vlm: sp.VideoLLM, page: Page) -> None:
+    with serving(vlm) as server:
+        page.open(f"http://127.0.0.1:{server.port}/")
+        page.wait(CONNECTED)
+        page.choose("#file", CLIPS / "square_parade.mp4")
+        page.wait("Number(document.getElementById('stage').dataset.overlays) >= 4")
+        assert page.texts("#camera-start") == ["Stop"]
+        page.click("#camera-start")
+        page.choose("#file", CLIPS / "square_parade.json")
+        page.wait("document.querySelector('.notice')")
+        assert page.texts(".notice span")[0].startswith("The video cannot be played")
+        assert page.texts("#camera-start") == ["Start camera"]
 
 
 def test_the_server_s_own_source(shown: Shown, vlm: sp.VideoLLM, page: Page) -> None:

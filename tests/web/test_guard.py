@@ -136,6 +136,19 @@ def test_pages_of_others_open_no_websocket(unlocked: PageServer, origin: str) ->
     assert b"open the server's own page" in refused.value.response.body
 
 
+def test_a_page_behind_a_proxy_opens_one(locked: PageServer) -> None:
+    headers = {"Origin": "https://cam.example", "Authorization": f"Bearer {TOKEN}"}
+    with locked.connect(name="cam.example", additional_headers=headers) as page:
+        assert hear(page, "hello")["mode"] == "page"
+
+
+def test_nobody_is_served_to_others_without_a_token() -> None:
+    with pytest.raises(
+        ValueError, match=r"token must be given where others can reach the host, .*'0\.0\.0\.0'"
+    ):
+        create_app(QuickStream, WebOptions(host="0.0.0.0"), ABOUT)  # type: ignore[arg-type]
+
+
 def test_an_origin_does_not_stand_for_a_token(locked: PageServer) -> None:
     with pytest.raises(InvalidStatus) as refused:
         locked.connect(additional_headers={"Origin": f"http://127.0.0.1:{locked.port}"})

@@ -66,7 +66,7 @@ export class Connection extends EventTarget {
   async #closed(socket, event) {
     if (socket !== this.#socket) return;
     if (FINAL.has(event.code)) {
-      this.#tell("over", "closed", `The connection was closed: ${event.reason}.`);
+      this.#tell("over", "closed", `The connection was closed: ${event.reason}. Reload the page to go on here.`);
       return;
     }
     if (event.code === TOO_LARGE) {
