@@ -157,10 +157,8 @@ class _InfiniPotVState(KvMemory):
 
     def _segments(self, labels: torch.Tensor) -> torch.Tensor:
         """(kv_heads, tokens): frames counted as if all were whole, so that the newest stay a fixed share."""
-        frames = list(self._store.frames.values())
-        mean = sum(frame.tokens for frame in frames) / len(frames)
-        whole = max(1, round(self._store.capacity / mean))
-        numbers = torch.tensor([frame.number for frame in frames], dtype=torch.int32, device=labels.device)
-        from_newest = len(frames) - 1 - torch.searchsorted(numbers, labels[FRAME].contiguous())
+        frames = self._store.frames
+        whole = max(1, round(self._store.capacity / float(frames.tokens.mean())))
+        from_newest = len(frames) - 1 - frames.rows_of(labels[FRAME])
         counted = whole - 1 - from_newest.clamp(max=whole - 1)
         return torch.where(labels[CELL] >= 0, counted, _TEXT)

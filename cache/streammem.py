@@ -154,8 +154,8 @@ class _StreamMemState(KvMemory):
         store = self._store
         if not self._clip or self._method.merge_above >= 1:
             return False
-        last = store.frames[self._clip[-1]]
-        some = slice(store.count - last.tokens, store.count)
+        # the last one of the store
+        some = slice(store.count - int(store.frames.tokens[-1]), store.count)
         # the same for all layers while a clip is read
         if not torch.equal(store.labels[CELL, 0, 0, some], block.cells):
             return False
@@ -168,7 +168,7 @@ class _StreamMemState(KvMemory):
             mean = torch.lerp(held[:, :, some].float(), new.float(), 1 / (self._averaged + 1))
             held[:, :, some] = torch.where(visual[:, None], mean.to(held.dtype), held[:, :, some])
         self._averaged += 1
-        store.lengthen(last.number, block.stop_seconds)
+        store.frames.lengthen_last(block.stop_seconds)
         return True
 
     def _choose(self, queries: torch.Tensor, most: int) -> None:

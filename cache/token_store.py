@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from streamprune.cache.block import Block, CacheShape
 from streamprune.cache.context import Context, GapRule, places
+from streamprune.cache.frame_table import FrameTable, stood_apart
 from streamprune.cache.kv_memory import Holding
 from streamprune.cache.ledger import Ledger, Tier
 from streamprune.cache.memory import TierReport
@@ -18,21 +19,6 @@ from streamprune.ops.selection import entries_at
 
 # rows of the labels of a token; the offsets of its axes follow
 FRAME, CELL, OFFSETS = 0, 1, 2
-
-
-@dataclass(frozen=True)
-class FrameFacts:
-    """What is known of a frame of which some tokens are left.
-
-    Attributes are those of a :class:`Block`; ``tokens`` are those it came with.
-    """
-
-    number: int
-    start_seconds: float
-    stop_seconds: float
-    begin: tuple[int, ...]
-    span: tuple[int, ...]
-    tokens: int
 
 
 class TokenStore(Holding):
@@ -49,7 +35,7 @@ class TokenStore(Holding):
         count: tokens held now, equally many in every layer and head, in the order of the stream.
         keys, values: (layers, kv_heads, capacity, head_dim), keys before rotation.
         labels: (2 + axes, layers, kv_heads or 1, capacity) int32: number of the frame, cell, offsets.
-        frames: facts of every frame of which a token is left, and of the last one, by number, ascending.
+        frames: those of which a token is left, and the last one.
     """
 
     def __init__(
@@ -64,7 +50,7 @@ class TokenStore(Holding):
             OFFSETS + shape.axes, shape.layers, heads, capacity, dtype=torch.int32, device=shape.device
         )
         self.capacity, self.count = capacity, 0
-        self.frames: dict[int, FrameFacts] = {}
+        self.frames = FrameTable.empty(shape.axes)
         self.nbytes = sum(tensor.nbytes for tensor in (self.keys, self.values, self.labels))
         self._tier, self._ledger = tier, ledger
 
@@ -87,10 +73,7 @@ class TokenStore(Holding):
         self.labels[CELL, :, :, some] = block.cells
         self.labels[OFFSETS:, :, :, some] = block.offsets[:, None, None]
         self.count += block.tokens
-        facts = FrameFacts(
-            block.number, block.start_seconds, block.stop_seconds, block.begin, block.span, block.tokens
-        )
-        self.frames[block.number] = facts
+        self.frames = self.frames.with_frame(block)
 
     def append(self, keys: torch.Tensor, values: torch.Tensor, labels: torch.Tensor) -> None:
         """Put one token of a known frame behind the others.
@@ -104,10 +87,6 @@ class TokenStore(Holding):
         self.labels[..., self.count] = labels[..., None]
         self.count += 1
 
-    def lengthen(self, number: int, stop_seconds: float) -> None:
-        """Let a frame stand for the time until ``stop_seconds``."""
-        self.frames[number] = replace(self.frames[number], stop_seconds=stop_seconds)
-
     def keep(self, index: torch.Tensor) -> None:
         """Hold the tokens ``index`` (layers, kv_heads or 1, kept) int64, ascending, and no others."""
         kept = index.shape[-1]
@@ -119,18 +98,15 @@ class TokenStore(Holding):
             wide = index[layer].expand(labels.shape[0], -1, -1)
             labels[..., :kept] = labels.gather(-1, wide)
         self.count = kept
-        left = set(torch.unique(self.labels[FRAME, :, :, :kept]).tolist())
-        last = max(self.frames)
-        self.frames = {
-            number: facts for number, facts in self.frames.items() if number in left or number == last
-        }
+        left = torch.unique(self.labels[FRAME, :, :, :kept])
+        self.frames = self.frames.keep(left.long().cpu().numpy())
 
     def reports(self) -> Mapping[Tier, TierReport]:
         """All of it, also what is free."""
-        frames = list(self.frames.values()) if self.count else []
-        since = min((frame.start_seconds for frame in frames), default=None)
-        until = max((frame.stop_seconds for frame in frames), default=None)
-        return {self._tier: TierReport(self.nbytes, self.count, len(frames), since, until)}
+        if not self.count:
+            return {self._tier: TierReport(self.nbytes, 0, 0)}
+        time = float(self.frames.seconds[0, 0]), float(self.frames.seconds[-1, 1])
+        return {self._tier: TierReport(self.nbytes, self.count, len(self.frames), *time)}
 
     def tensors(self) -> Iterator[torch.Tensor]:
         """The buffers, until they are closed."""
@@ -143,7 +119,7 @@ class TokenStore(Holding):
         tensors = {name: getattr(self, name)[..., some, :].contiguous() for name in ("keys", "values")} | {
             "labels": self.labels[..., some].contiguous()
         }
-        return tensors, {"frames": [asdict(facts) for facts in self.frames.values()]}
+        return tensors | {f"frames.{name}": part for name, part in self.frames.tensors().items()}, {}
 
     def restore(self, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
         """As the base class says."""
@@ -153,14 +129,18 @@ class TokenStore(Holding):
         self.keys[..., some, :] = tensors["keys"].to(self.keys)
         self.values[..., some, :] = tensors["values"].to(self.values)
         self.labels[..., some] = tensors["labels"].to(self.labels)
-        for told in about["frames"]:
-            own = dict(told) | {name: tuple(told[name]) for name in ("begin", "span")}
-            self.frames[own["number"]] = FrameFacts(**own)
+        self.frames = FrameTable.of_tensors(
+            {
+                name.removeprefix("frames."): part
+                for name, part in tensors.items()
+                if name.startswith("frames.")
+            }
+        )
 
     def clear(self) -> None:
         """Forget all tokens; the room for them stays taken."""
         self.count = 0
-        self.frames = {}
+        self.frames = FrameTable.empty(self.labels.shape[0] - OFFSETS)
 
     def close(self) -> None:
         """Free the room, too."""
@@ -205,22 +185,25 @@ class TokenContext(Context):
         self._rotation, self._chosen = rotation, chosen
         count = store.count if chosen is None else chosen.shape[-1]
         self.tokens = head.tokens + count + sum(block.tokens for block in blocks)
-        frames = list(store.frames.values())
         self._in_a_row = gap.rule == "compact" and len(head.begin) == 1
         if self._in_a_row:
             begins = [head.begin, *(block.begin for block in blocks)]
             found, self.end = places(
                 begins, [(head.span[0] + count,), *(block.span for block in blocks)], gap
             )
-            self._begins, self._after = torch.tensor(found[:1]) + head.span[0], found[1:]
+            self._begins, self._after = torch.tensor(found[:1]) + head.span[0], [list(at) for at in found[1:]]
         else:
-            begins = [head.begin, *(frame.begin for frame in frames), *(block.begin for block in blocks)]
-            spans = [head.span, *(frame.span for frame in frames), *(block.span for block in blocks)]
-            found, self.end = places(begins, spans, gap)
+            frames, axes = store.frames, len(head.begin)
+            after = np.array([[block.begin, block.span] for block in blocks], np.int64).reshape(-1, 2, axes)
+            stand, end = stood_apart(
+                np.concatenate([np.array([head.begin]), frames.begins, after[:, 0]]),
+                np.concatenate([np.array([head.span]), frames.spans, after[:, 1]]),
+                gap,
+            )
+            self.end = tuple(end.tolist())
             # (frames, axes)
-            self._begins = torch.tensor(found[1 : 1 + len(frames)]).reshape(len(frames), len(head.begin))
-            self._after = found[1 + len(frames) :]
-        self._numbers = torch.tensor([frame.number for frame in frames], dtype=torch.int32)
+            self._begins = torch.from_numpy(stand[1 : 1 + len(frames)])
+            self._after = stand[1 + len(frames) :].tolist()
 
     def positions(self, layer: int) -> torch.Tensor:
         """(axes, kv_heads or 1, tokens) int64, where the tokens of ``layer`` stand."""
@@ -230,8 +213,8 @@ class TokenContext(Context):
             row = torch.arange(labels.shape[-1], device=device) + self._begins.to(device)
             stored = row.expand(1, heads, -1)
         else:
-            frames = torch.searchsorted(self._numbers.to(device), labels[FRAME].contiguous())
-            stored = self._begins.to(device)[frames].movedim(-1, 0) + labels[OFFSETS:]
+            rows = self._store.frames.rows_of(labels[FRAME])
+            stored = self._begins.to(device)[rows].movedim(-1, 0) + labels[OFFSETS:]
         before = self._head.offsets + torch.tensor(self._head.begin, device=device)[:, None]
         after = [
             block.offsets + torch.tensor(place, device=device)[:, None]

@@ -159,7 +159,7 @@ def test_every_head_is_rotated_to_its_own_positions(axes: int, gaps: str) -> Non
                 assert context.end == (HEAD_TOKENS + store.count,)
             else:
                 # frames lost on the way leave at most the gap that the rule allows
-                there = sorted(store.frames)
+                there = store.frames.numbers.tolist()
                 own = places_of(there, blocks, gaps)
                 places = torch.stack([own[int(number)] for number in numbers], -1) + offsets
             turned = rotation.turned(keys[None, head : head + 1], places[:, None, None])[0, 0]

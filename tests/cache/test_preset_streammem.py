@@ -129,10 +129,10 @@ def test_the_same_frame_again_and_again_is_one_frame_a_clip() -> None:
     ]
     memory = _fed(StreamMem(clip_frames=4), still)
     assert memory._store.count == TOKENS
-    assert memory._store.frames[0].stop_seconds == 9.0
+    assert memory._store.frames.seconds.tolist() == [[0.0, 9.0]]
     torch.testing.assert_close(memory._store.keys[:, :, :TOKENS], made_block(0).keys)
     other = _fed(StreamMem(clip_frames=4), [*still[:4], made_block(4), *still[5:]])
-    assert [facts.number for facts in other._store.frames.values()] == [0, 4, 5]
+    assert other._store.frames.numbers.tolist() == [0, 4, 5]
     assert _fed(StreamMem(clip_frames=4, merge_above=1), still)._store.count == 9 * TOKENS
 
 
