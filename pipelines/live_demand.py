@@ -6,13 +6,14 @@ import torch
 
 from streamprune.cache.held_tensors import HeldTensors
 from streamprune.cache.ledger import Ledger
+from streamprune.ops.selection import lowest
 from streamprune.ops.temporal import row_cosine
 from streamprune.tokens import VisualTokens
 
-# changes, 1 - cosine, are counted in steps of a quarter of an octave from here on
+# changes, 1 - cosine, are counted in steps of an eighth of an octave from here on; they end at 2
 _LEAST_CHANGE = 1e-7
-_STEPS_PER_OCTAVE = 4
-_STEPS = 100
+_STEPS_PER_OCTAVE = 8
+_STEPS = 200
 # so many frames say what is usual, and how long a frame lasts
 _MEMORY_FRAMES = 64
 _MEMORY_TIMES = 16
@@ -21,9 +22,9 @@ _MEMORY_TIMES = 16
 class Demand:
     """Which tokens of each frame have changed since tokens were last asked for at their places.
 
-    What was asked for counts as seen, granted or not; elsewhere slow drift goes on adding up. How much a token
-    has to change follows from what comes: of all tokens of the last frames, the earned share is to ask. So
-    quiet frames ask for fewer and busy ones for more, however alike a model's tokens are by nature.
+    What was asked for counts as seen, granted or not; elsewhere slow drift goes on adding up. How much a
+    token has to change follows from what comes: of all tokens of the last frames, the earned share is to ask.
+    So quiet frames ask for fewer and busy ones for more, however alike a model's tokens are by nature.
 
     Args:
         threshold: a token has changed when its cosine is below this, in [-1, 1]; None = as above.
@@ -49,10 +50,16 @@ class Demand:
         share = min(1.0, tokens_per_second * step_seconds / len(tokens))
         steps = _steps(cosine)
         counts = self._counts(steps)
-        # weight of all changes of more than each step
+        room = share * float(counts.sum())
+        # weight of all changes of more than each step, and the step at which it is what may ask
         above = counts.sum() - counts.cumsum(0)
-        usual = int((above > share * counts.sum()).sum())
-        return steps > min(usual, _STEPS - 2)
+        usual = int((above > room).sum())
+        asking = steps > usual
+        if usual > 0:  # of those at that step, the part that there is room for
+            part = (room - float(above[usual])) / float(counts[usual])
+            at_it = (steps == usual).nonzero()[:, 0]
+            asking[at_it[lowest(cosine[at_it], round(part * len(at_it)))]] = True
+        return asking
 
     def answered(
         self, tokens: VisualTokens, changed: torch.Tensor, kept: torch.Tensor, pts_seconds: float

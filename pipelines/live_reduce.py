@@ -53,8 +53,8 @@ class CausalReducer:
 
     How many tokens of a frame stay is said by the method (by a ratio or ``keep_tokens``, which here are of
     every frame, or by a threshold) or by ``bucket``. With a bucket a method with a threshold asks for as many
-    as that lets stay, any other for as many as have changed (:class:`Demand`), and gets what was saved. Where a release would
-    keep a token twice a stream keeps it once, and rows of zeros not at all.
+    as that lets stay, any other for as many as have changed (:class:`Demand`), and gets what was saved. Where
+    a release would keep a token twice a stream keeps it once, and rows of zeros not at all.
 
     Args:
         method: whose ``causal`` is set; one of the user's own that has ``reduce`` and no ``step`` is shown

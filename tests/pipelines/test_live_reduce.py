@@ -160,7 +160,7 @@ def test_keep_tokens_are_of_every_frame(row: Row, count: int) -> None:
 def test_a_bucket_bounds_every_method(row: Row) -> None:
     if row.name == "none":
         return
-    features = torch.cat([clip(3, scene=1), clip(1).expand(6, -1, -1, -1), clip(3, scene=1)])
+    features = torch.cat([clip(3, scene=1), clip(1).expand(16, -1, -1, -1), clip(3, scene=1)])
     bucket = TokenBucket(12, floor=2, cap=20, capacity=40)
     method = built(row)
     kept = streamed(CausalReducer(method, bucket, standing=standing(row, features)), frames_of(row, features))
@@ -172,8 +172,8 @@ def test_a_bucket_bounds_every_method(row: Row) -> None:
     assert min(counts) >= 1
     if not (row.options or row.name in ("pool", "holov")):
         assert counts[0] == 20, "everything is new at first"
-        assert counts[4:9] == [2] * 5, "nothing has changed"
-        assert counts[9] == 20, "and much was saved"
+        assert counts[4:19] == [2] * 15, "nothing has changed"
+        assert counts[19] >= 12, "and much was saved"
 
 
 def test_a_threshold_asks_the_bucket_for_what_it_lets_stay() -> None:
@@ -202,6 +202,29 @@ def test_nothing_granted_is_nothing_kept_and_the_frame_was_seen() -> None:
     assert [len(one.index) for one in streamed(reducer, frames)] == [30, 0, 0, 0]
     streamed(other, frames)
     assert torch.equal(reducer.state()[0]["history.total"], other.state()[0]["history.total"])
+
+
+@pytest.mark.parametrize("alike", [0.0, 2.0, 10.0])
+def test_a_stream_asks_for_what_it_earns_however_alike_its_tokens_are(alike: float) -> None:
+    generator = torch.Generator().manual_seed(2)
+    paces = torch.tensor([1.0 if number % 5 == 0 else 0.02 for number in range(120)])
+    moves = torch.randn(120, 6, 5, 16, generator=generator) * paces[:, None, None, None]
+    features = moves.cumsum(0) + alike * torch.randn(16, generator=generator)
+    bucket = TokenBucket(12, floor=1, cap=30, capacity=60)
+    kept = streamed(CausalReducer(STC(), bucket), frames_of(Row("stc"), features))
+    counts = [len(one.index) for one in kept]
+    assert 4 <= sum(counts[1:]) / 119 <= 6.5, "six tokens a frame are earned"
+    busy = [count for number, count in enumerate(counts[10:]) if number % 5 == 0]
+    assert sum(busy) / sum(counts[10:]) > 0.7, "a fifth of the frames, which move"
+
+
+def test_a_threshold_of_ones_own_says_what_has_changed() -> None:
+    features = clip(FRAMES)
+    alike = torch.nn.functional.cosine_similarity(features[1].flatten(0, 1), features[0].flatten(0, 1), -1)
+    bucket = TokenBucket(10_000, capacity=10_000)
+    reducer = CausalReducer(STC(), bucket, change_threshold=0.95)
+    kept = streamed(reducer, frames_of(Row("stc"), features))
+    assert len(kept[1].index) == int((alike < 0.95).sum())
 
 
 def test_slow_drift_is_asked_for_at_last() -> None:
