@@ -36,6 +36,7 @@ soak: $(STAMP)
 	$(BIN)/python demos/cache_soak.py --json demos/results/cache_soak.json
 	$(BIN)/python demos/stream_soak.py --json demos/results/stream_soak.json
 	$(BIN)/python demos/save_soak.py --json demos/results/save_soak.json
+	$(BIN)/python demos/ask_soak.py --json demos/results/ask_soak.json
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -108,6 +109,16 @@ def test_answers_are_those_of_their_moment(
             for frames, question, text in answers:
                 if frames == number + 1:
                     assert again.ask(question).text == text
+
+
+def test_the_soak_in_short(vlm: VideoLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ``make soak`` does for a minute; how long anything takes is for it to judge."""
+    monkeypatch.syspath_prepend("demos")
+    seen = importlib.import_module("ask_soak").ride(vlm, seconds=1.5, threads=THREADS, fps=4.0)
+    told = seen.summary()
+    assert told["differing"] == 0
+    assert told["answers"] >= THREADS
+    assert 0 < told["taken"] <= told["frames"] <= 6
 
 
 def test_a_question_is_read_once_more_when_a_frame_comes_between(

@@ -22,6 +22,8 @@ from streamprune.embedded.world import Clip, clip
 from streamprune.pipelines.live import LiveStream
 from streamprune.pipelines.live_snapshot import Snapshot, read_snapshot, write_snapshot
 from streamprune.pipelines.offline import VideoLLM
+from streamprune.registry import list_methods
+from tests.pipelines.test_live_budget import least_bytes
 
 FRAMES = 8
 KILLS = 5
@@ -86,6 +88,26 @@ def test_it_goes_on_as_before(any_vlm: VideoLLM, video: Clip, tmp_path: Path, re
             for question in video.questions:
                 assert again.ask(question.text).text == live.ask(question.text).text
     assert again.describe() == live.describe()
+
+
+@pytest.mark.parametrize("memory", [row.name for row in list_methods("memory")])
+def test_every_memory_goes_on_as_before(vlm: VideoLLM, video: Clip, tmp_path: Path, memory: str) -> None:
+    nbytes = least_bytes(vlm, memory=memory) * 5 // 4
+    with vlm.open_stream(memory=memory, memory_bytes=nbytes, gate=False) as live:
+        for number in range(10):
+            live.push(video.frames[number % FRAMES])
+        live.save(tmp_path / "half")
+        with LiveStream.load(tmp_path / "half", vlm) as again:
+            assert again.stats().tiers == live.stats().tiers
+            for one in (live, again):
+                one.push(video.frames[2])
+                one.push(video.frames[3])
+            question = video.questions[0].text
+            assert again.ask(question).text == live.ask(question).text
+            found, expected = state(again, tmp_path / "again"), state(live, tmp_path / "live")
+            assert found.about["state"]["ingest"] == expected.about["state"]["ingest"]
+            for name, tensor in expected.tensors.items():
+                assert torch.equal(found.tensors[name], tensor), name
 
 
 def test_times_go_on_behind_the_saved_ones(vlm: VideoLLM, video: Clip, saved: Path) -> None:
