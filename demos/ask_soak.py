@@ -108,7 +108,8 @@ def ride(vlm: VideoLLM, seconds: float, threads: int, fps: float) -> Ride:
 
 
 def _picture(number: int) -> NDArray[Any]:
-    return _scene(number // _SCENE_FRAMES)[number % _SCENE_FRAMES]
+    picture: NDArray[Any] = _scene(number // _SCENE_FRAMES)[number % _SCENE_FRAMES]
+    return picture
 
 
 @lru_cache(maxsize=2)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import torch
 
+from streamprune.errors import InvalidTypeError
 from streamprune.models.base import VideoFamily
 from streamprune.pipelines.answers import Answer, AnswerStream
 from streamprune.pipelines.live_core import LiveCore
@@ -27,7 +28,7 @@ from streamprune.pipelines.live_describe import described
 from streamprune.pipelines.live_feed import Feed
 from streamprune.pipelines.live_options import StreamOptions
 from streamprune.pipelines.live_picture import read_picture
-from streamprune.pipelines.live_question import Question, read_question
+from streamprune.pipelines.live_question import Question, read_settings
 from streamprune.pipelines.live_saving import check_model, misfits_explained, read_options, snapshot_of
 from streamprune.pipelines.live_snapshot import read_snapshot, write_snapshot
 from streamprune.pipelines.live_stats import LiveStats, Pushed
@@ -130,6 +131,7 @@ class LiveStream:
         *,
         fps: float | Fraction | None = None,
         drop: DropPolicy | None = "latest",
+        on_pushed: Callable[[Frame, Pushed], object] | None = None,
         **options: Any,
     ) -> Feed:
         """Push the frames of ``source`` from a thread of its own, until it ends or the feed is stopped.
@@ -138,12 +140,14 @@ class LiveStream:
             source: whatever ``open_source`` takes, or an open Source, which the feed closes in the end.
             fps: at most so many frames a second.
             drop: what a live source does with frames that come faster than they are taken in.
+            on_pushed: called with every frame and what became of it, from the feed's thread.
             **options: of ``open_source``, e.g. ``realtime=True`` for a file.
 
         Raises what ``open_source`` raises; InvalidValueError where too few bytes are left for its queue.
         """
         self._check_open()
-        return self._workers.feed(source, None if fps is None else check_fps("fps", fps), drop, options)
+        rate = None if fps is None else check_fps("fps", fps)
+        return self._workers.feed(source, rate, drop, options, on_pushed)
 
     def watch(
         self,
@@ -162,7 +166,7 @@ class LiveStream:
             every, on_novelty, when, repeat: see :class:`~streamprune.pipelines.live_watch.WatchOptions`.
             **settings: as of :meth:`ask`; ``max_new_tokens`` is 16 unless given.
         """
-        asked = read_question(question, **{"max_new_tokens": 16, **settings})
+        asked = read_settings(question, {"max_new_tokens": 16, **settings})
         chosen = WatchOptions(every=every, on_novelty=on_novelty, when=when, repeat=repeat)
         self._check_open()
         ask = partial(self._core.answer, asked, None)
@@ -192,6 +196,8 @@ class LiveStream:
 
         Raises SnapshotError for a file that cannot be read, or that another model wrote.
         """
+        if not isinstance(getattr(vlm, "family", None), VideoFamily):
+            raise InvalidTypeError(f"vlm must be a VideoLLM, as load() gives it, got {type(vlm).__name__}")
         snapshot = read_snapshot(path)
         with misfits_explained(path):
             check_model(snapshot, vlm.family, path)
@@ -223,7 +229,7 @@ class LiveStream:
         self._workers.notice(seconds, event)
 
     def _question(self, question: str, settings: dict[str, Any]) -> Question:
-        asked = read_question(question, **settings)
+        asked = read_settings(question, settings)
         self._core.check_question()
         return asked
 

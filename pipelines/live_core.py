@@ -138,10 +138,13 @@ class LiveCore:
         return open_parts(self.family, self.options, self.ledger, clip, self._dialogue)
 
     def _reopen(self, rows: int, cols: int) -> None:
-        parts, self._parts = self.parts, None
-        parts.close()
-        # if this fails there is nothing left to go on with
-        self._parts = self._open(rows, cols)
+        """Begin anew with pictures of another size; if that fails there is nothing left to go on with."""
+        self.parts.close()
+        try:
+            self._parts = self._open(rows, cols)
+        except BaseException:
+            self._parts = None
+            raise
         self.plan = self._parts.plan
 
     def _take(self, picture: Picture) -> Pushed:

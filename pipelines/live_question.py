@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
+from typing import Any
 
 from streamprune.checks import check_count, check_flag
+from streamprune.errors import UnknownNameError
 from streamprune.models.chat_template import check_question
 from streamprune.models.sampling import Sampling, read_stop
 
@@ -25,6 +28,15 @@ class Question:
     max_new_tokens: int
     sampling: Sampling
     remember: bool = False
+
+
+def read_settings(text: str, settings: Mapping[str, Any]) -> Question:
+    """A question with the ``settings`` of :func:`read_question`; UnknownNameError for any other."""
+    known = list(signature(read_question).parameters)[1:]
+    for name in settings:
+        if name not in known:
+            raise UnknownNameError.among("setting of ask()", name, ["stream", *known])
+    return read_question(text, **settings)
 
 
 def read_question(

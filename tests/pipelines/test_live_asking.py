@@ -325,6 +325,7 @@ def test_awaiting(vlm: VideoLLM, video: Clip) -> None:
         ({"temperature": -1}, "temperature must be in"),
         ({"top_p": 0.5}, "at temperature 0 none is drawn"),
         ({"stop": 7}, "stop must be a text"),
+        ({"max_tokens": 7}, r"unknown setting of ask\(\) 'max_tokens'. Did you mean 'max_new_tokens'"),
         ({"question": "what is <video>?"}, "must not contain the placeholders"),
     ],
 )

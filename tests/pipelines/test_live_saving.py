@@ -183,6 +183,13 @@ def test_another_model(saved: Path) -> None:
         LiveStream.load(saved, changed)
 
 
+def test_no_model_at_all(saved: Path) -> None:
+    with pytest.raises(errors.InvalidTypeError, match="vlm must be a VideoLLM"):
+        LiveStream.load(saved, "embedded")  # type: ignore[arg-type]
+    with pytest.raises(errors.InvalidTypeError, match="path must be the path of a file"):
+        LiveStream.load(7, sp.load("embedded"))  # type: ignore[arg-type]
+
+
 def test_a_full_disk_leaves_the_old_file(vlm: VideoLLM, video: Clip, saved: Path) -> None:
     before = saved.read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
