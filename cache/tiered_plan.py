@@ -73,7 +73,7 @@ class Plan:
             mid_bytes=mid,
             archive_bytes=archive,
             rows=rows,
-            context_tokens=context,
+            context_tokens=max(context, frame),
             brought=max(1, context // frame) if method.brought is None else method.brought,
         )
 

@@ -101,13 +101,14 @@ def test_every_second_is_covered_once_until_the_last_level_drops(seed: int) -> N
 
 
 def test_ten_times_the_frames_are_in_as_many_pages() -> None:
-    counts = []
-    for frames in (60, 600):
-        memory = _begun(made_room(20_000))
-        _write(memory, *range(frames))
+    memory = _begun(made_room(40_000), levels=3, **EVEN)
+    counts, shown = [], 0
+    for frames in (100, 500, 1000):
+        _write(memory, *range(shown, frames))
+        shown = frames
         counts.append(len(memory.archive))
-        assert memory.index.room < 3 * memory.plan.page_frames
-    assert abs(counts[0] - counts[1]) <= 2
+    assert max(counts) - min(counts) <= 3
+    assert min(counts) > 3
 
 
 def test_a_page_ends_before_an_event() -> None:
@@ -171,7 +172,8 @@ def test_a_question_brings_back_the_frame_it_points_at(tier: str) -> None:
 
 
 def test_new_frames_attend_to_the_newest_and_answers_without_a_question_too() -> None:
-    memory = _begun(made_room(60_000, context_tokens=60), local_frames=3, newest_frames=2, brought=2)
+    options = EVEN | {"local_frames": 3, "newest_frames": 2, "brought": 2}
+    memory = _begun(made_room(60_000, context_tokens=60), **options)
     _write(memory, *range(50))
     assert memory.context().tokens == 3 + 3 * 12
     assert memory.recall(None).tokens == 3 + 2 * 12
@@ -179,6 +181,13 @@ def test_new_frames_attend_to_the_newest_and_answers_without_a_question_too() ->
     alone = _begun(made_room(60_000), local_frames=0)
     _write(alone, *range(5))
     assert alone.context().tokens == 3
+
+
+def test_a_context_holds_the_newest_frame_however_little_is_asked_for() -> None:
+    room = made_room(60_000, context_tokens=5)
+    memory = _begun(room, context=2)
+    _write(memory, *range(20))
+    assert memory.recall(question()).tokens == 3 + 12 == 3 + memory.method.context_tokens(room)
 
 
 def test_what_goes_to_disk_is_recalled_all_the_same(tmp_path: Path) -> None:
