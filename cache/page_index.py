@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from streamprune.cache.block import CacheShape
 
-Reading = Literal["words", "mean"]
+Reading = Literal["attention", "words", "mean"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,11 +86,16 @@ class PageIndex:
     def search(self, queries: torch.Tensor, reading: Reading, detrend: bool) -> Found:
         """Score every frame.
 
-        Of each layer: products of queries, averaged over the query heads of a group, with representatives,
-        the largest for each frame; these are standardised over frames. Layers are averaged.
+        By "attention", the share that each frame gets of the question's attention to all representatives:
+        that of the question's last token, plus the largest of any of its tokens, means over heads, added up
+        over layers. For this, keys and queries come rotated, as if every frame stood at one place before the
+        question.
+
+        Otherwise, of each layer: products of queries, averaged over the query heads of a group, with
+        representatives, the largest for each frame; these are standardised over frames. Layers are averaged.
 
         Args:
-            queries: (layers, query_heads, tokens, head_dim) float32 before rotation.
+            queries: (layers, query_heads, tokens, head_dim) float32, before rotation but for "attention".
             reading: "words" takes the largest of the standardised scores of all heads and tokens; "mean"
                 averages queries over tokens first, and takes cosines, as published designs do.
             detrend: whether a straight line over time is taken out of the scores of each layer.
@@ -103,6 +108,9 @@ class PageIndex:
         seconds = self.seconds[rows]
         for place, layer in enumerate(self.layers):
             keys = self.keys[place].index_select(1, rows).float()
+            if reading == "attention":
+                total += self._attention(keys, queries[layer].float())
+                continue
             of_groups = (keys.shape[0], self._groups, *queries.shape[2:])
             wanted = queries[layer].float().reshape(of_groups).mean(1)
             if reading == "mean":
@@ -112,7 +120,23 @@ class PageIndex:
             best = products.reshape(of_frames).amax(2).transpose(-1, -2)
             score = _standard(best).amax((0, 1))
             total += _standard(_level(score, seconds) if detrend else score)
+        if reading == "attention":
+            total = _standard(total) * len(self.layers)
         return Found(rows, self.numbers[rows], total / len(self.layers))
+
+    def _attention(self, keys: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+        """(found,) what each frame gets in one layer.
+
+        Args:
+            keys: (kv_heads, found, representatives, head_dim).
+            queries: (query_heads, tokens, head_dim).
+        """
+        heads, found, some, dim = keys.shape
+        asked = queries.reshape(heads, -1, dim)
+        logits = torch.matmul(asked, keys.flatten(1, 2).transpose(-1, -2)) * dim**-0.5
+        shares = logits.softmax(-1).unflatten(-1, (found, some)).sum(-1)
+        of_tokens = shares.unflatten(1, (self._groups, -1)).mean((0, 1))
+        return of_tokens[-1] + of_tokens.amax(0)
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """The table."""

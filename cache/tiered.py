@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, get_args
 
 from streamprune.cache.context import GapRule, Gaps
 from streamprune.cache.memory import Description, MemoryMethod, Room
@@ -44,7 +44,8 @@ class Tiered(MemoryMethod):
         values: what has a scale of its own among values: each "token", or each "channel" of a page.
         representatives: keys of each frame and layer in the index.
         index_layers: that frames are found by; None: the middle half of the layers, at most 8 of them.
-        reading: how a question is compared with them: by "words" or by their "mean", see
+        reading: how a question is compared with them: by the "attention" that it would give them at one
+            place, or before rotation by its "words" or their "mean", see
             :meth:`~streamprune.cache.page_index.PageIndex.search`.
         detrend: whether scores are freed of their trend over time first.
         recency: added to the score of the newest frame, falling to 0 towards the oldest; 0 or more.
@@ -64,6 +65,8 @@ class Tiered(MemoryMethod):
     the right frames among others, 94 of 100 answers are right where a new frame attends to the 7 before it
     (87 where it attends to none); with all gaps between frames cut, 93 (89 with up to half a frame left, 73
     with two frames). By words, 74 of 100 objects are in the first 12 frames found; by the mean, 6.
+    By attention, 101 of 110 answers about single objects in 480 frames were right, and 97 of 110 on the
+    embedded Qwen model, where words, which leave rotations out, made 45 right (104 on the other).
     What is weakest is the order of two objects: it is told less well the more objects are in the context.
     """
 
@@ -81,7 +84,7 @@ class Tiered(MemoryMethod):
     values: ValueScales = "token"
     representatives: int = 3
     index_layers: tuple[int, ...] | None = None
-    reading: Reading = "words"
+    reading: Reading = "attention"
     detrend: bool = True
     recency: float = 0.0
     suppress_frames: int = 3
@@ -114,8 +117,8 @@ class Tiered(MemoryMethod):
             check_number(name, getattr(self, name), 0.0, 1e6)
         check_number("event_novelty", self.event_novelty, 0.0, 1.0)
         check_flag("detrend", self.detrend)
-        if self.reading not in ("words", "mean"):
-            raise UnknownNameError.among("reading", self.reading, ("words", "mean"))
+        if self.reading not in get_args(Reading):
+            raise UnknownNameError.among("reading", self.reading, get_args(Reading))
         if self.values not in ("token", "channel") or self.bits not in (2, 4, 8):
             raise InvalidValueError(
                 f"bits must be 2, 4 or 8 and values 'token' or 'channel', got {self.bits} and {self.values!r}"
@@ -146,7 +149,7 @@ class Tiered(MemoryMethod):
 
     def context_tokens(self, room: Room) -> int:
         """``context``, or what the model is to see; one frame at least."""
-        return max(Plan.of(self, room).context_tokens, room.tokens_per_frame + room.header_tokens)
+        return Plan.of(self, room).context_tokens
 
     def begin(self, room: Room) -> TieredMemory:
         """As the base class says."""

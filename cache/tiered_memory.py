@@ -59,6 +59,8 @@ class TieredMemory(StreamMemory):
             plan.page_format, method.levels, plan.page_frames, plan.archive_bytes, ledger, spill
         )
         self._closed = False
+        # from the beginning of a frame to a question, where the index compares them
+        self._distance = 0
 
     def sinks(self, head: Block) -> None:
         """As the base class says."""
@@ -77,7 +79,7 @@ class TieredMemory(StreamMemory):
             pass
         if not self.index.room:
             return
-        keys = block.keys.index_select(2, choice.representatives)
+        keys = self._findable(block, choice.representatives)
         row = self.index.add(keys, block.number, block.start_seconds)
         moment = Moment(block, row, choice.utility, choice.few)
         while len(self.recent) and not self.recent.fits(moment.nbytes):
@@ -86,6 +88,22 @@ class TieredMemory(StreamMemory):
             self.recent.push(moment)
         else:
             self._reduce(moment)
+
+    def _findable(self, block: Block, some: torch.Tensor) -> torch.Tensor:
+        """Keys of a frame as the index holds them."""
+        keys = block.keys.index_select(2, some)
+        if self.method.reading != "attention":
+            return keys
+        # one frame further on than right behind it
+        self._distance = int(block.offsets.max()) + 1 + max(block.span)
+        return self.room.rotation.turned(keys, block.offsets[:, None, None].index_select(3, some))
+
+    def _asked(self, queries: torch.Tensor) -> torch.Tensor:
+        """Queries as the index compares them."""
+        if self.method.reading != "attention":
+            return queries
+        places = self._distance + torch.arange(queries.shape[2], device=queries.device)
+        return self.room.rotation.turned(queries, places.expand(self.room.shape.axes, 1, 1, -1))
 
     def _hand_on(self) -> bool:
         """Free a row of the index, or bring that nearer; False when nothing is held."""
@@ -146,7 +164,7 @@ class TieredMemory(StreamMemory):
             del held[moment.row]
         brought: list[Block] = []
         if queries is not None:
-            found = self.index.search(queries, self.method.reading, self.method.detrend)
+            found = self.index.search(self._asked(queries), self.method.reading, self.method.detrend)
             rows = chosen_rows(
                 found,
                 self.plan.brought,
@@ -236,6 +254,7 @@ class TieredMemory(StreamMemory):
         for part, told in (self.index.state(), self.recent.state(), self.mid.state()):
             tensors |= part
             about |= told
+        about["distance"] = self._distance
         if self._head is not None:
             parts, about["head"] = parts_of(self._head)
             tensors |= {f"head.{name}": tensor for name, tensor in parts.items()}
@@ -254,6 +273,7 @@ class TieredMemory(StreamMemory):
             parts = {name[5:]: tensor for name, tensor in tensors.items() if name.startswith("head.")}
             self.sinks(rebuilt(Block, parts, about["head"], device))
         self._news.keys.copy_(tensors["news"])
+        self._distance = int(about["distance"])
         self.index.restore(tensors, about)
         self.recent.restore(tensors, about, device)
         self.mid.restore(tensors, about, device)
