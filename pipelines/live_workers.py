@@ -34,7 +34,12 @@ class Workers:
         self._ended = False
 
     def feed(
-        self, source: Any, fps: Fraction | None, drop: DropPolicy | None, options: dict[str, Any]
+        self,
+        source: Any,
+        fps: Fraction | None,
+        drop: DropPolicy | None,
+        options: dict[str, Any],
+        on_pushed: Callable[[Frame, Pushed], object] | None = None,
     ) -> Feed:
         """Begin to push the frames of ``source``."""
         opened = open_for_feed(source, fps, drop, self._frame_bytes, options)
@@ -45,13 +50,24 @@ class Workers:
                 room = self._frame_bytes - sum(one.nbytes for one in self._feeds)
                 self._begun += 1
                 origin = f"feed {self._begun}"
-                feed = Feed(opened, lambda frame: self._push(origin, frame), self._ledger, room, fps)
+                feed = Feed(opened, self._pushing(origin, on_pushed), self._ledger, room, fps)
                 self._feeds.append(feed)
         except BaseException:
             if opened is not source:
                 opened.close()
             raise
         return feed
+
+    def _pushing(
+        self, origin: str, on_pushed: Callable[[Frame, Pushed], object] | None
+    ) -> Callable[[Frame], Pushed]:
+        def push(frame: Frame) -> Pushed:
+            pushed = self._push(origin, frame)
+            if on_pushed is not None:
+                on_pushed(frame, pushed)
+            return pushed
+
+        return push
 
     def watch(self, make: Callable[[], Watch]) -> Watch:
         """Begin the watch that ``make`` gives."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _NEEDED = ("starlette", "uvicorn", "websockets")
 _MEMORY_BYTES = "256MB"
+_QUESTION_TOKENS = 192
+_PICTURES = 3  # of a source that are under way at once: one waits, one is decoded, one is looked at
 
 
 @app.command()
@@ -69,6 +71,7 @@ def serve(
     how: dict[str, Any] = {
         "recipe": recipe, "keep_ratio": keep_ratio, "keep_tokens": keep_tokens, "memory": memory,
         "memory_bytes": memory_bytes or _MEMORY_BYTES, "fps": web.fps,
+        "answer_tokens": web.max_new_tokens + _QUESTION_TOKENS,
     }  # fmt: skip
     from streamprune.pipelines.live_options import StreamOptions  # loads torch, the lines above do not
 
@@ -81,6 +84,8 @@ def serve(
             vlm = ModelChoice(model, device, dtype).load(report)
         if place is not None and shown is not None and not place.arrives:
             shown = place.open(fps, realtime=True)
+        if shown is not None:
+            how["frame_bytes"] = _PICTURES * shown.info.rows * shown.info.cols * 3
         _serve(partial(vlm.open_stream, **how), web, shown, listening)
 
 

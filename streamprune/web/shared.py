@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,18 +10,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from streamprune.errors import StreampruneError
-from streamprune.readers.base import Image
-from streamprune.readers.live import LiveSource
+from streamprune.pipelines.live_stats import Pushed
+from streamprune.readers.base import Frame, Image
 from streamprune.web.overlay import seen
 from streamprune.web.pictures import write_jpeg
 
 if TYPE_CHECKING:
     from streamprune.pipelines.live import LiveStream
+    from streamprune.pipelines.live_feed import Feed
     from streamprune.readers import Source
-
-logger = logging.getLogger("streamprune.web")
-
-_GOODBYE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -44,17 +40,15 @@ class View:
 
 
 class SharedSource:
-    """Pushes the frames of ``source`` into ``live`` in a thread of its own; owns both from then on."""
+    """Feeds ``source`` to ``live``, and shows what became of each frame; owns both from then on."""
 
     def __init__(self, source: Source, live: LiveStream) -> None:
         self.live = live
         self._source = source
+        self._feed: Feed | None = None
         self._watchers: set[Callable[[], None]] = set()
         self._lock = threading.Lock()
         self._view: View | None = None
-        self._ending = threading.Event()
-        self._error = ""
-        self._thread = threading.Thread(target=self._run, name="streamprune-web-source", daemon=True)
 
     @property
     def view(self) -> View | None:
@@ -63,10 +57,10 @@ class SharedSource:
 
     def start(self) -> None:
         """Begin to read."""
-        self._thread.start()
+        self._feed = self.live.push_from(self._source, on_pushed=self._show)
 
     def watch(self, notify: Callable[[], None]) -> None:
-        """Call ``notify`` (from the thread) for every new picture, until `unwatch`."""
+        """Call ``notify`` (from the feed's thread) for every new picture, until `unwatch`."""
         with self._lock:
             self._watchers.add(notify)
 
@@ -77,16 +71,16 @@ class SharedSource:
 
     def health(self) -> dict[str, Any]:
         """How the source is doing, as plain values."""
-        told: dict[str, Any] = {
-            "name": self._source.info.source,
-            "connected": self._thread.is_alive(),
-            "error": self._error,
-        }
-        if isinstance(self._source, LiveSource):
-            health = self._source.health()
+        feed = self._feed
+        reading = feed is not None and feed.alive
+        told: dict[str, Any] = {"name": self._source.info.source, "connected": reading, "error": ""}
+        if feed is not None and not reading:
+            told["error"] = _reason(feed.error)
+        health = None if feed is None else feed.health()
+        if health is not None:
             told |= {
-                "connected": health.connected and self._thread.is_alive(),
-                "error": self._error or health.error,
+                "connected": health.connected and reading,
+                "error": told["error"] or health.error,
                 "dropped": health.dropped,
                 "reconnects": health.reconnects,
                 "fps": health.fps,
@@ -94,30 +88,23 @@ class SharedSource:
         return told
 
     def close(self) -> None:
-        """Stop reading, then end the stream."""
-        self._ending.set()
-        self._source.close()
-        if self._thread.ident is not None:
-            self._thread.join(_GOODBYE_SECONDS)
+        """Stop reading, and end the stream."""
         self.live.close()
+        self._source.close()
 
-    def _run(self) -> None:
-        try:
-            for number, frame in enumerate(self._source):
-                if self._ending.is_set():
-                    return
-                pushed = self.live.push(frame)
-                self._show(View(number, seen(number, pushed), frame.image))
-            self._error = "the source has ended"
-        except StreampruneError as error:
-            self._error = "" if self._ending.is_set() else str(error)
-        except Exception:
-            logger.exception("the source failed")
-            self._error = "the source failed; the server's log says why"
-
-    def _show(self, view: View) -> None:
-        self._view = view
+    def _show(self, frame: Frame, pushed: Pushed) -> None:
+        number = 0 if self._view is None else self._view.number + 1
+        self._view = View(number, seen(number, pushed), frame.image)
         with self._lock:
             watchers = list(self._watchers)
         for notify in watchers:
             notify()
+
+
+def _reason(error: BaseException | None) -> str:
+    """Why a source is over; what was not meant for users is in the log."""
+    if error is None:
+        return "the source has ended"
+    return (
+        str(error) if isinstance(error, StreampruneError) else "the source failed; the server's log says why"
+    )

@@ -15,6 +15,7 @@ import streamprune as sp
 from streamprune import errors
 from streamprune.embedded.world import Clip, clip
 from streamprune.pipelines.live import LiveStream
+from streamprune.pipelines.live_stats import Pushed
 from streamprune.pipelines.live_watch import Alert
 from streamprune.pipelines.offline import VideoLLM
 from streamprune.readers import Frame, open_source
@@ -69,6 +70,16 @@ def test_a_feed_may_take_fewer_frames(live: LiveStream, video: Clip) -> None:
     feed = live.push_from(video.frames, fps=0.5)
     assert feed.join(30)
     assert (feed.pushed, live.stats().newest_seconds) == (4, 6.0)
+
+
+def test_a_feed_tells_of_every_frame(live: LiveStream, video: Clip) -> None:
+    told: list[tuple[Frame, Pushed]] = []
+    assert live.push_from(video.frames, on_pushed=lambda *one: told.append(one)).join(30)
+    assert [frame.pts_seconds for frame, _ in told] == [pushed.pts_seconds for _, pushed in told]
+    assert [pushed.tokens_kept for _, pushed in told] == [36] * FRAMES
+    assert all(
+        np.array_equal(frame.image, image) for (frame, _), image in zip(told, video.frames, strict=True)
+    )
 
 
 def test_an_open_source_is_closed_in_the_end(live: LiveStream, video: Clip) -> None:

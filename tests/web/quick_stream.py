@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from streamprune.cache.ledger import Ledger
 from streamprune.errors import InvalidValueError
 from streamprune.pipelines.answers import Answer, AnswerStream, Stats
+from streamprune.pipelines.live_feed import Feed
 from streamprune.pipelines.live_stats import FrameCounts, LiveStats, Pushed
 from streamprune.pipelines.live_watch import Alert
-from streamprune.readers.base import Frame
+from streamprune.readers import Frame, Source
 
 GRID = (2, 4)
 
@@ -49,6 +51,7 @@ class QuickStream:
         self.frames: list[Frame] = []
         self.watches: list[QuickWatch] = []
         self.closed = False
+        self._feed: Feed | None = None
 
     def push(self, frame: Frame) -> Pushed:
         self.pushing.set()
@@ -72,6 +75,15 @@ class QuickStream:
             grid=GRID,
             ms={"encode": 1.5, "read": 0.5},
         )
+
+    def push_from(self, source: Source, on_pushed: Callable[[Frame, Pushed], None]) -> Feed:
+        def push(frame: Frame) -> Pushed:
+            pushed = self.push(frame)
+            on_pushed(frame, pushed)
+            return pushed
+
+        self._feed = Feed(source, push, Ledger(10_000_000), 10_000_000)
+        return self._feed
 
     def ask(self, question: str, *, max_new_tokens: int, stream: bool) -> AnswerStream:
         assert stream
@@ -108,4 +120,6 @@ class QuickStream:
         self.frames.clear()
 
     def close(self) -> None:
+        if self._feed is not None:
+            self._feed.stop()
         self.closed = True

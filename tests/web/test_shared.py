@@ -71,7 +71,9 @@ def watched() -> Iterator[tuple[Watched, PageServer]]:
     with served(made.app, made.options) as server:
         yield made, server
     assert made.live.closed
-    assert not [one for one in threading.enumerate() if one.name.startswith("streamprune-web")]
+    assert not [
+        one for one in threading.enumerate() if one.name.startswith(("streamprune-web", "streamprune-feed"))
+    ]
 
 
 def view(page: ClientConnection) -> tuple[dict[str, Any], int]:
