@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ def open_parts(
     with _Front(family, options, Ledger(_UNBOUNDED), clip) as tried:
         seen, size = tried.look_once()
         grid = VideoGrid(1, *seen.features.shape[1:3])
-        room = _room(model, options, ledger, grid, seen, slices_a_second)
+        room = _room(model, options, ledger, clip, grid, seen, slices_a_second)
         fixed = {**tried.reserve(seen, slices_a_second), "layout of a frame": _held(model.tensors())}
     shared = plan(
         options.memory,
@@ -163,6 +164,7 @@ def _room(
     model: StreamModel,
     options: StreamOptions,
     ledger: Ledger,
+    clip: Clip,
     grid: VideoGrid,
     seen: EncodedFrames,
     slices_a_second: float,
@@ -175,6 +177,8 @@ def _room(
             f"{model.family.context_tokens} tokens; give fewer"
         )
     rows = [seen.features] if seen.carried is None else [seen.features, seen.carried]
+    header = _header_tokens(model, grid)
+    clip_tokens = math.ceil(clip.frames / model.family.frames_per_slice) * (grid.tokens + header)
     return Room(
         shape=model.shape(grid),
         rotation=model.rotation,
@@ -182,10 +186,10 @@ def _room(
         memory_bytes=ledger.memory_bytes,
         tokens_per_frame=grid.tokens_per_frame,
         cols=grid.cols,
-        header_tokens=_header_tokens(model, grid),
+        header_tokens=header,
         feature_bytes=sum(one.shape[-1] * one.element_size() for one in rows),
         fps=slices_a_second,
-        context_tokens=min(longest, options.context_tokens or longest),
+        context_tokens=min(longest, options.context_tokens or clip_tokens),
         spill_folder=options.spill_folder,
         spill_bytes=options.spill_bytes,
     )

@@ -46,8 +46,10 @@ class StreamOptions:
         answer_tokens: most tokens of a question, what is remembered of the dialogue, and an answer, together.
         dialogue_bytes: most bytes of what was said before.
         frame_bytes: for decoded pictures that wait; None = an eighth of ``memory_bytes``, at most 32 MiB.
-        context_tokens: most tokens that the model sees at once besides; None = as many as it was made for.
-        clip_frames: pictures are as large as in a clip of so many frames, where that matters to the model.
+        context_tokens: most tokens that the model sees at once besides; None = as many as a clip of
+            ``clip_frames`` has. Far beyond what a model was trained on it sees next to nothing.
+        clip_frames: pictures are as large as in a clip of so many frames, where that matters to the model;
+            None = as many as the family looks at when nobody says.
         answers_at_once: working copies that are set aside; further questions wait for their turn.
         bucket: whether tokens that quiet frames do not need are saved for busy ones; the budget is that of a
             frame on average then.
