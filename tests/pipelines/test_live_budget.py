@@ -23,6 +23,15 @@ MEMORIES = [row.name for row in list_methods("memory")]
 QUESTION = "what color is the circle?"
 SIZE = (96, 96)
 BYTES = 2_500_000
+# recipes, with their options
+BEFORE: dict[str | None, dict[str, Any]] = {
+    "encoder:stc": {},
+    "encoder:stc+pre_llm:stc": {"keep_tokens": 10},
+    "streaming_tom": {"keep_ratio": 0.3, "bucket": True},
+    "timechat_online": {"threshold": 0.5},
+    None: {"gate": False},
+}
+LITTLE: dict[str, Any] = {"frame_bytes": 0, "context_tokens": 200, "gate": False}
 
 
 @pytest.fixture(scope="module")
@@ -102,16 +111,7 @@ def test_the_ledger_is_what_is_there(vlm: VideoLLM, memory: str) -> None:
     assert storages(reachable(live)) == 0
 
 
-@pytest.mark.parametrize(
-    ("recipe", "settings"),
-    [
-        ("encoder:stc", {}),
-        ("encoder:stc+pre_llm:stc", {"keep_tokens": 10}),
-        ("streaming_tom", {"keep_ratio": 0.3, "bucket": True}),
-        ("timechat_online", {"threshold": 0.5}),
-        (None, {"gate": False}),
-    ],
-)
+@pytest.mark.parametrize(("recipe", "settings"), BEFORE.items(), ids=str)
 def test_what_stands_before_the_memory_is_counted(
     qwen: VideoLLM, recipe: str | None, settings: dict[str, Any]
 ) -> None:
@@ -121,9 +121,6 @@ def test_what_stands_before_the_memory_is_counted(
             check(live)
         live.ask(QUESTION, max_new_tokens=3)
         check(live)
-
-
-LITTLE: dict[str, Any] = {"frame_bytes": 0, "context_tokens": 200, "gate": False}
 
 
 @pytest.mark.parametrize(
@@ -145,6 +142,32 @@ def test_it_says_how_little_is_enough(
             live.push(noise(number))
         live.ask(QUESTION, max_new_tokens=2)
         check(live)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_any_stream_in_any_budget(vlm: VideoLLM, qwen: VideoLLM, seed: int) -> None:
+    """Still and busy times, repeats, damaged frames, clocks set back, questions in between."""
+    rng = np.random.default_rng(seed)
+    asked = (vlm, qwen)[seed % 2]
+    recipe, settings = list(BEFORE.items())[seed]
+    settings = {**settings, "memory": str(rng.choice(MEMORIES)), "frame_size": SIZE}
+    least = least_bytes(asked, recipe=recipe, **settings)
+    nbytes = int(least * rng.uniform(1, 2))
+    with asked.open_stream(recipe, memory_bytes=nbytes, **settings) as live:
+        for number in range(40):
+            pts_seconds = number - 30.0 * (number > 20) if rng.random() < 0.9 else None
+            still = rng.random() < 0.4
+            image = noise(number // 5 if still else 1000 * seed + number)
+            if rng.random() < 0.1:
+                live.push(Frame(image, float(number), number, corrupt=True))
+            live.push(image, pts_seconds)
+            if number % 13 == 12:
+                live.ask(QUESTION, max_new_tokens=2, remember=bool(rng.integers(2)))
+            assert live.stats().peak_bytes <= nbytes
+        check(live)
+        stats = live.stats()
+        assert stats.frames.accepted > 20
+        assert stats.tokens_kept > 0
 
 
 def test_a_feed_is_counted_too(vlm: VideoLLM) -> None:
