@@ -30,7 +30,7 @@ class Found:
 
 
 class PageIndex:
-    """Representative keys, before rotation, of every remembered frame.
+    """Representative keys of every remembered frame: all of them rotated alike, or none rotated.
 
     Args:
         shape: of the model.
@@ -135,7 +135,7 @@ class PageIndex:
         asked = queries.reshape(heads, -1, dim)
         logits = torch.matmul(asked, keys.flatten(1, 2).transpose(-1, -2)) * dim**-0.5
         shares = logits.softmax(-1).unflatten(-1, (found, some)).sum(-1)
-        of_tokens = shares.unflatten(1, (self._groups, -1)).mean((0, 1))
+        of_tokens: torch.Tensor = shares.unflatten(1, (self._groups, -1)).mean((0, 1))
         return of_tokens[-1] + of_tokens.amax(0)
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

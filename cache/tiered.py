@@ -47,7 +47,7 @@ class Tiered(MemoryMethod):
         reading: how a question is compared with them: by the "attention" that it would give them at one
             place, or before rotation by its "words" or their "mean", see
             :meth:`~streamprune.cache.page_index.PageIndex.search`.
-        detrend: whether scores are freed of their trend over time first.
+        detrend: whether scores of words or means are freed of their trend over time first.
         recency: added to the score of the newest frame, falling to 0 towards the oldest; 0 or more.
         suppress_frames: frames of the stream around one that is found that are not found any more.
         expand: remembered frames before and after each one found that are brought too.
@@ -67,7 +67,9 @@ class Tiered(MemoryMethod):
     with two frames). By words, 74 of 100 objects are in the first 12 frames found; by the mean, 6.
     By attention, 101 of 110 answers about single objects in 480 frames were right, and 97 of 110 on the
     embedded Qwen model, where words, which leave rotations out, made 45 right (104 on the other).
-    What is weakest is the order of two objects: it is told less well the more objects are in the context.
+    On five streams and 500 questions of every kind 85 of 100 answers were right with 4 MB for the tiers; by
+    words 84, as many as with 32 MB and with every frame held whole (``keep_all``); with 1 MB 71. What is
+    weakest is the order of two objects: it is told less well the more objects are in the context.
     """
 
     recent_share: float = 0.15

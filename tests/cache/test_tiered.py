@@ -324,6 +324,35 @@ def test_scores_are_what_the_docstring_says(reading: Reading, detrend: bool) -> 
     assert torch.allclose(found.scores, total, atol=1e-4)
 
 
+def test_attention_is_shared_among_all_frames() -> None:
+    index, keys = _index(20)
+    queries = question(2, 4)
+    total = torch.zeros(20)
+    for layer in range(LAYERS):
+        shares = []
+        for head in range(QUERY_HEADS):
+            of_frames = keys[:, layer, head // 2].half().float()
+            logits = (of_frames @ queries[layer, head].T).flatten(0, 1) / of_frames.shape[-1] ** 0.5
+            shares.append(logits.softmax(0).unflatten(0, (20, -1)).sum(1))
+        mean = torch.stack(shares).mean(0)
+        total += mean[:, -1] + mean.amax(1)
+    found = index.search(queries, "attention", True)
+    assert torch.allclose(found.scores, (total - total.mean()) / total.std(correction=0), atol=1e-4)
+
+
+def test_where_in_the_stream_a_frame_stands_is_nothing_to_attention() -> None:
+    scores = []
+    for first in (0, 500):
+        memory = _begun(made_room(60_000))
+        for number in range(8):
+            block = made_block(number)
+            later = replace(block, number=first + number, begin=(block.begin[0] + 12 * first,))
+            memory.write(later, NOTHING)
+        found = memory.index.search(memory._asked(question()), "attention", True)
+        scores.append(found.scores)
+    assert torch.equal(*scores)
+
+
 def test_an_index_gives_rows_again_and_few_keys_are_repeated() -> None:
     index, keys = _index(6)
     assert index.room == 0
