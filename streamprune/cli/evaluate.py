@@ -81,8 +81,6 @@ def evaluate(
     things that were there for a frame or two. It measures memories; rows that --json FILE holds already are
     not measured again.
     """
-    from streamprune.budget import Budget
-    from streamprune.checks import check_count
     from streamprune.errors import UnknownNameError
 
     if suite not in _SUITES:
@@ -95,15 +93,29 @@ def evaluate(
         )  # fmt: skip
         return
     _check_unused({"memory": memory, "memory_bytes": memory_bytes}, suite)
-    questions = _QUESTIONS if questions is None else questions
-    num_frames = _NUM_FRAMES if num_frames is None else num_frames
-    check_count("questions", questions)
-    check_count("num_frames", num_frames)
-    ratios = keep_ratio or list(_KEEP_RATIOS)
+    ratios = _ratios(keep_ratio)
+    counts = _count("questions", questions, _QUESTIONS), _count("num_frames", num_frames, _NUM_FRAMES)
+    record = _measure(_recipes(recipe, stage, model), ratios, *counts, model, json_file)
+    _show(record, json_file, plot)
+
+
+def _ratios(given: list[float] | None) -> list[float]:
+    """The shares to measure at, checked."""
+    from streamprune.budget import Budget
+
+    ratios = given or list(_KEEP_RATIOS)
     for ratio in ratios:
         Budget(ratio)
-    record = _measure(_recipes(recipe, stage, model), ratios, questions, num_frames, model, json_file)
-    _show(record, json_file, plot)
+    return ratios
+
+
+def _count(name: str, given: int | None, usual: int) -> int:
+    """``given``, or what is usual for clips, checked."""
+    from streamprune.checks import check_count
+
+    count = usual if given is None else given
+    check_count(name, count)
+    return count
 
 
 def _check_unused(options: Mapping[str, object], suite: str) -> None:
