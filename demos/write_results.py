@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from live_figures import live_markdown
+
 from streamprune.registry import list_methods
 from streamprune.report.families import families_markdown
 from streamprune.report.needles import ages_markdown, needles_markdown
@@ -122,6 +124,8 @@ def readme(text: str) -> str:
         "inside": costs_markdown(_only(inside, SHOWN_INSIDE)),
         "caches": models_markdown({"embedded": caches, "embedded-qwen": qwen}),
         "llm": llm_markdown(read("llm_speed")["rows"]),
+        "needles": needles_markdown(read("stream_needles")),
+        "live": live_markdown(read),
         "methods": methods_markdown(row for row in list_methods() if isinstance(row.target, str)),
         "losses": retention_markdown(
             losses | {"rows": [row for row in losses["rows"] if row["recipe"] in SHOWN]}

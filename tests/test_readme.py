@@ -55,6 +55,19 @@ def test_every_method_inside_the_language_model_was_measured(stage: Stage, recor
     }
 
 
+def test_every_memory_was_measured() -> None:
+    results = README.parent / "demos" / "results"
+    rows = json.loads((results / "stream_needles.json").read_text(encoding="utf-8"))["rows"]
+    measured = {row["memory"] for row in rows if row["memory_bytes"] is not None}
+    assert {row.name for row in list_methods("memory") if isinstance(row.target, str)} - {
+        "keep_all"
+    } <= measured
+    best = {row["memory"]: row for row in rows if row["memory_bytes"] in (None, 32_000_000)}
+    # what the README says of our own memory
+    assert best["tiered"]["accuracy"] >= best["keep-all"]["accuracy"] - 0.05
+    assert all(best["tiered"]["accuracy"] > best[name]["accuracy"] for name in ("window", "streaming_vlm"))
+
+
 def test_readme_shows_a_result_by_line_40() -> None:
     head = "\n".join(README.read_text(encoding="utf-8").splitlines()[:40])
     assert "make demo" in head
