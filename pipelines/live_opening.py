@@ -96,6 +96,7 @@ def open_parts(
         front.reserve(seen, slices_a_second)
         tokens = Tokens(family, front.tower, front.reducer, ledger)
         ingest = Ingest(family, model, options, ledger, front.gate, tokens, clip)
+        undo.callback(ingest.close)
         memory = options.memory.begin(shared.room)
         ingest.open(memory, shared, grid)
         undo.pop_all()
