@@ -83,7 +83,7 @@ def test_answers_are_those_of_their_moment(
     vlm: VideoLLM, video: Clip, memory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While frames are pushed as fast as they can be, every answer is that of one state of the stream."""
-    questions = [one.text for one in video.questions[:5]]
+    questions = [one.text for one in video.questions[:3]]
     settings = {**SETTINGS, "memory": memory}
     with vlm.open_stream(**settings) as live:
         live.push(video.frames[0])
@@ -95,16 +95,16 @@ def test_answers_are_those_of_their_moment(
                 answers.append((answer.stats.frames, question, answer.text))
 
         def push() -> None:
-            for number in range(1, 14):
+            for number in range(1, 9):
                 assert live.push(video.frames[number % FRAMES]).accepted
 
         together([push, *[partial(ask, question) for question in questions]])
-        assert live.stats().frames.accepted == 14
+        assert live.stats().frames.accepted == 9
     seen = {frames for frames, _, _ in answers}
     assert len(answers) == 2 * len(questions)
     assert len(seen) > 1, "answers of one moment alone prove little"
     with vlm.open_stream(**settings) as again:
-        for number in range(14):
+        for number in range(9):
             again.push(video.frames[number % FRAMES])
             for frames, question, text in answers:
                 if frames == number + 1:
