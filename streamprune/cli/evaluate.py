@@ -70,16 +70,12 @@ def evaluate(
 ) -> None:
     """Measure what recipes lose: accuracy with its interval, by question group, and evidence recall.
 
-    Recipes with stages inside the tower, the language model or its cache are asked one question at a time; of
-    those the record has the share of the language model's prefill operations and cache bytes instead of the
-    evidence's. In a recipe without pre_llm and in_llm the share kept is that of cache entries.
+    Recipes with stages inside the tower, the language model or its cache are asked one question at a time;
+    the share kept is that of cache entries where neither pre_llm nor in_llm drops tokens.
 
-    The suite "embedded" asks a small trained model that ships with the package about made-up clips. It
-    shows what a selection loses there and does not rank methods for real models.
-
-    The suite "stream" shows that model half an hour at one frame a second, and asks at ten moments about
-    things that were there for a frame or two. It measures memories; rows that --json FILE holds already are
-    not measured again.
+    The suite "embedded" asks a small trained model about made-up clips; it does not rank methods for real
+    models. The suite "stream" shows it half an hour at one frame a second and asks about things that were
+    there for a frame or two. It measures memories; rows that --json FILE holds already stay.
     """
     from streamprune.errors import UnknownNameError
 
