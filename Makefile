@@ -35,6 +35,7 @@ soak: $(STAMP)
 	$(BIN)/python demos/rtsp_soak.py --json demos/results/rtsp_soak.json
 	$(BIN)/python demos/cache_soak.py --json demos/results/cache_soak.json
 	$(BIN)/python demos/stream_soak.py --json demos/results/stream_soak.json
+	$(BIN)/python demos/latency_soak.py --json demos/results/latency_soak.json
 	$(BIN)/python demos/save_soak.py --json demos/results/save_soak.json
 	$(BIN)/python demos/ask_soak.py --json demos/results/ask_soak.json
 

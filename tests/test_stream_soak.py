@@ -63,11 +63,10 @@ def test_what_is_wrong_is_named(demo: Any) -> None:
     well = [moment(number * 1000, 500, 95, 95, 2.0) for number in range(1, 101)]
     assert demo.faults(well, 100) == []
     assert demo.figures(well)["compared_frames"] == [5000, 50000]
-    assert demo.figures(well)["latency_ratio"] == 1.0
     wrong = [*well[:49], moment(50_000, 531, 101, 95, 2.4), *well[50:]]
     assert demo.faults(wrong, 100) == [
         "frame 50000: 101 bytes held of 100",
         "frame 50000: the ledger has 101 bytes, tensors 95",
         "the process grew by 31.0 MiB",
     ]
-    assert demo.record(wrong, "tiered", 100)["faults"][-1].startswith("an answer takes 1.2 times as long")
+    assert demo.record(wrong, "tiered", 100)["faults"] == demo.faults(wrong, 100)
