@@ -11,7 +11,6 @@ import logging
 import os
 import threading
 import time
-import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from streamprune.cache.checksum import checksum
 from streamprune.checks import check_count
 from streamprune.errors import InvalidValueError, StorageError
 
@@ -97,7 +97,7 @@ class FeatureStore:
                 "%s: %d bytes are more than the store's bound of %d, not stored", key, size, self.max_bytes
             )
             return False
-        header = {"format": _FORMAT, "about": json.dumps(about), "sum": str(_sum(held))}
+        header = {"format": _FORMAT, "about": json.dumps(about), "sum": str(checksum(held))}
         who = f"{os.getpid()}.{threading.get_ident()}.{time.monotonic_ns()}"
         unfinished = path.with_name(f".{path.name}.{who}")
         try:
@@ -173,16 +173,6 @@ def _read(path: Path) -> Entry:
         if header.get("format") != _FORMAT:
             raise _DamagedError("written by another version")
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    if str(_sum(tensors)) != header.get("sum"):
+    if str(checksum(tensors)) != header.get("sum"):
         raise _DamagedError("its bytes do not add up")
     return Entry(tensors, json.loads(header["about"]))
-
-
-def _sum(tensors: Mapping[str, torch.Tensor]) -> int:
-    """A checksum of names, shapes and bytes."""
-    found = 0
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        found = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), found)
-        found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, found)
-    return found

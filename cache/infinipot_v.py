@@ -9,9 +9,10 @@ import torch
 
 from streamprune.budget import whole_tokens
 from streamprune.cache.block import Block, FeatureBlock
-from streamprune.cache.context import Context, Gaps
-from streamprune.cache.kv_memory import KvMemory, KvMethod, frame_tokens, tokens_within
+from streamprune.cache.context import Gaps
+from streamprune.cache.kv_memory import KvMethod, frame_tokens, tokens_within
 from streamprune.cache.memory import Description, Heard, Room
+from streamprune.cache.token_memory import TokenMemory
 from streamprune.cache.token_store import CELL, FRAME, TokenContext, TokenStore, store_bytes
 from streamprune.checks import check_count, check_flag, check_share
 from streamprune.kv.infinipot_v import InfiniPotV
@@ -99,22 +100,14 @@ class InfiniPotVMemory(KvMethod):
         )
 
 
-class _InfiniPotVState(KvMemory):
+class _InfiniPotVState(TokenMemory):
     """A store of tokens."""
 
     def __init__(self, method: InfiniPotVMemory, room: Room) -> None:
         self._method = method
         capacity = method.context_tokens(room)
-        self._store = TokenStore("mid", room.ledger, room.shape, capacity, per_head=True)
-        super().__init__(room, method.gap(room), {"mid": self._store})
-
-    def context(self) -> TokenContext:
-        """The head of the prompt and everything held."""
-        return TokenContext(self.head, self._store, self.gap, self.room.rotation)
-
-    def recall(self, queries: torch.Tensor | None) -> Context:
-        """Everything; whatever was asked."""
-        return self.context()
+        store = TokenStore("mid", room.ledger, room.shape, capacity, per_head=True)
+        super().__init__(room, method.gap(room), store)
 
     def write(self, block: Block | FeatureBlock, heard: Heard) -> None:
         """Add its tokens, after a compression where there is no room for them."""

@@ -10,10 +10,11 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from streamprune.cache.block import Block, FeatureBlock
-from streamprune.cache.context import Context, GapRule, Gaps
-from streamprune.cache.kv_memory import KvMemory, KvMethod, frame_tokens, tokens_within
+from streamprune.cache.context import GapRule, Gaps
+from streamprune.cache.kv_memory import KvMethod, frame_tokens, tokens_within
 from streamprune.cache.memory import Description, Heard, Room, Wanted
-from streamprune.cache.token_store import CELL, FRAME, OFFSETS, TokenContext, TokenStore, store_bytes
+from streamprune.cache.token_memory import TokenMemory
+from streamprune.cache.token_store import CELL, FRAME, OFFSETS, TokenStore, store_bytes
 from streamprune.checks import check_count, check_number
 from streamprune.errors import SignalError
 from streamprune.ops.selection import highest
@@ -102,25 +103,17 @@ class StreamMem(KvMethod):
         )
 
 
-class _StreamMemState(KvMemory):
+class _StreamMemState(TokenMemory):
     """A store whose last tokens are the clip that is being read."""
 
     def __init__(self, method: StreamMem, room: Room) -> None:
         self._method = method
         self._stay, self._clip_frames = method.sizes(room)
-        self._store = TokenStore("mid", room.ledger, room.shape, method.context_tokens(room))
+        store = TokenStore("mid", room.ledger, room.shape, method.context_tokens(room))
+        super().__init__(room, method.gap(room), store)
         # numbers of the frames of the clip, and how many were averaged in the last one
         self._clip: list[int] = []
         self._averaged = 1
-        super().__init__(room, method.gap(room), {"mid": self._store})
-
-    def context(self) -> TokenContext:
-        """The head of the prompt and everything held."""
-        return TokenContext(self.head, self._store, self.gap, self.room.rotation)
-
-    def recall(self, queries: torch.Tensor | None) -> Context:
-        """Everything; whatever was asked."""
-        return self.context()
 
     def write(self, block: Block | FeatureBlock, heard: Heard) -> None:
         """Average it into the frame before it or add it; choose anew at the end of a clip."""

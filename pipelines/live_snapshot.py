@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import time
-import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from streamprune.cache.checksum import checksum
 from streamprune.errors import InvalidTypeError, SnapshotError, StorageError
 
 logger = logging.getLogger("streamprune.pipelines")
@@ -62,7 +62,7 @@ def write_snapshot(path: str | Path, snapshot: Snapshot) -> None:
         held[name] = plain.clone() if shared else plain
         storages.add(held[name].untyped_storage().data_ptr())
     about = json.dumps(snapshot.about)
-    header = {"kind": _KIND, "version": str(VERSION), "about": about, "sum": str(_sum(held, about))}
+    header = {"kind": _KIND, "version": str(VERSION), "about": about, "sum": str(checksum(held, about))}
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.{time.monotonic_ns()}{_UNFINISHED}")
     try:
         save_file(held, unfinished, metadata=header)
@@ -95,7 +95,7 @@ def read_snapshot(path: str | Path) -> Snapshot:
         raise SnapshotError(
             f"{str(target)!r} is damaged or cut short ({error}); take an older snapshot"
         ) from error
-    if str(_sum(tensors, header.get("about", ""))) != header.get("sum"):
+    if str(checksum(tensors, header.get("about", ""))) != header.get("sum"):
         raise SnapshotError(f"{str(target)!r} is damaged: its bytes do not add up; take an older snapshot")
     return Snapshot(tensors, json.loads(header["about"]))
 
@@ -144,13 +144,3 @@ def _runs(process: int) -> bool:
     except OSError:
         return True
     return True
-
-
-def _sum(tensors: Mapping[str, torch.Tensor], about: str) -> int:
-    """A checksum of names, shapes, bytes and what stands beside them."""
-    found = zlib.crc32(about.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        found = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), found)
-        found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, found)
-    return found

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar
 
 import torch
 
-from streamprune.errors import InvalidValueError, UnknownNameError
-from streamprune.pre_llm.base import History, PreLLMMethod
-from streamprune.tokens import Reduction, VideoGrid, VisualTokens
-
-Within = Literal["clip", "frame"]
+from streamprune.errors import InvalidValueError
+from streamprune.pre_llm.base import History
+from streamprune.pre_llm.within import WithinMethod
+from streamprune.tokens import Reduction, VisualTokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomTokens(PreLLMMethod):
+class RandomTokens(WithinMethod):
     """Keep tokens drawn uniformly without replacement.
 
     Args:
@@ -24,22 +23,13 @@ class RandomTokens(PreLLMMethod):
             frame; such an instance has ``causal`` set.
     """
 
+    called: ClassVar[str] = "random"
     seed: int = 0
-    within: Within = "clip"
 
     def __post_init__(self) -> None:
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed < 2**64:
             raise InvalidValueError(f"seed must be a non-negative integer below 2**64, got {self.seed!r}")
-        if self.within not in get_args(Within):
-            raise UnknownNameError.among("within of random", self.within, get_args(Within))
-        if self.within == "frame":
-            object.__setattr__(self, "causal", True)
-
-    def count_reduced(self, grid: VideoGrid) -> int:
-        """The budget, of the clip or of every frame."""
-        if self.within == "clip":
-            return self.budget.tokens(grid.tokens)
-        return grid.frames * self.budget.per_frame(grid.frames, grid.tokens_per_frame)
+        super().__post_init__()
 
     def reduce(self, tokens: VisualTokens) -> Reduction:
         """Draw on the CPU, so that an accelerator's generator cannot change the choice."""

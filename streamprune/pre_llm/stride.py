@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar
 
 import torch
 
-from streamprune.errors import UnknownNameError
-from streamprune.pre_llm.base import PreLLMMethod
-from streamprune.tokens import Reduction, VideoGrid, VisualTokens
-
-Within = Literal["clip", "frame"]
+from streamprune.pre_llm.within import WithinMethod
+from streamprune.tokens import Reduction, VisualTokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stride(PreLLMMethod):
+class Stride(WithinMethod):
     """Keep tokens at equal steps of the flat index, each in the middle of its step.
 
     Args:
@@ -23,19 +20,7 @@ class Stride(PreLLMMethod):
             later frame; such an instance has ``causal`` set.
     """
 
-    within: Within = "clip"
-
-    def __post_init__(self) -> None:
-        if self.within not in get_args(Within):
-            raise UnknownNameError.among("within of stride", self.within, get_args(Within))
-        if self.within == "frame":
-            object.__setattr__(self, "causal", True)
-
-    def count_reduced(self, grid: VideoGrid) -> int:
-        """The budget, of the clip or of every frame."""
-        if self.within == "clip":
-            return self.budget.tokens(grid.tokens)
-        return grid.frames * self.budget.per_frame(grid.frames, grid.tokens_per_frame)
+    called: ClassVar[str] = "stride"
 
     def reduce(self, tokens: VisualTokens) -> Reduction:
         """Integer arithmetic only, so that the choice cannot depend on rounding."""
