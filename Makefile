@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint bench soak format types clean
+.PHONY: setup demo test lint bench soak results format types clean
 
 setup: $(STAMP)
 
@@ -38,6 +38,11 @@ soak: $(STAMP)
 	$(BIN)/python demos/latency_soak.py --json demos/results/latency_soak.json
 	$(BIN)/python demos/save_soak.py --json demos/results/save_soak.json
 	$(BIN)/python demos/ask_soak.py --json demos/results/ask_soak.json
+
+# README tables, RESULTS.md and plots, from the records in demos/results
+results: $(STAMP)
+	$(BIN)/python demos/draw_results.py
+	$(BIN)/python demos/write_results.py
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

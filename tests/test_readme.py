@@ -26,9 +26,16 @@ def test_method_table_is_the_registry() -> None:
 def test_the_tables_are_those_of_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(README.parent / "demos"))
     written = importlib.import_module("write_results")
-    again = "run: python demos/write_results.py"
+    again = "run: make results"
     assert written.PAGE.read_text(encoding="utf-8") == written.page(), again
     assert README.read_text(encoding="utf-8") == written.readme(README.read_text(encoding="utf-8")), again
+
+
+def test_the_plots_are_those_of_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(README.parent / "demos"))
+    drawn = importlib.import_module("draw_results")
+    for name in drawn.PLOTS:
+        assert drawn.shown_by(drawn.picture(name)) == drawn.said_of(name), f"{name}: run: make results"
 
 
 def test_every_method_was_measured() -> None:
