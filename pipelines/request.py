@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from streamprune.kv.method import CacheMethod
     from streamprune.reduce import Reducer
 
-# what ask() carries out; a recipe with other stages must not pass in silence
-_STAGES = ("frames", "encoder", "pre_llm", "in_llm", "kv")
-
 # ask()'s own settings: a misspelt one arrives among the method's options
 ASK_ARGUMENTS = (
     "recipe", "keep_ratio", "keep_tokens", "frames", "num_frames", "fps", "start_seconds", "end_seconds",
@@ -252,10 +249,10 @@ def read_recipe(
         raise InvalidValueError(
             "keep_ratio and keep_tokens need a method that chooses what stays: give recipe=, e.g. 'fastvid'"
         )
-    for stage in resolved.stages:
-        if stage not in _STAGES:
-            raise RecipeError(
-                f"the recipe {resolved.name!r} has a stage {stage!r}, which ask() does not carry out; "
-                f"it does {', '.join(_STAGES[:-1])} and {_STAGES[-1]}"
-            )
+    if "memory" in resolved.stages:
+        memory = resolved.stages["memory"].method
+        raise RecipeError(
+            f"{memory!r} is a memory of streams and says nothing about one video: open a stream with "
+            f"open_stream(memory={memory!r}), or streamprune stream --memory {memory}"
+        )
     return resolved

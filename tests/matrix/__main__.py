@@ -1,4 +1,4 @@
-"""Record which method runs on which family: ``python -m tests.matrix``; then ``demos/write_results.py``."""
+"""Record which method runs on which family: ``python -m tests.matrix``; then ``make results``."""
 
 from __future__ import annotations
 

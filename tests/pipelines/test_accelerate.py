@@ -258,7 +258,7 @@ def test_beams_of_one_prompt(vlm: VideoLLM, clip: Any) -> None:
             RecipeError,
             "'frames'.* vlm.ask",
         ),
-        (Recipe(stages={"memory": Choice("tiered")}), {}, RecipeError, "does not carry out"),
+        (Recipe(stages={"memory": Choice("tiered")}), {}, RecipeError, "a memory of streams"),
         ("cdpruner", {"keep_ratio": 0.5}, RecipeError, "reads text_embeds of the question"),
         ("fastv", {"layer": 9}, InvalidValueError, r"before the layers \(9,\)"),
         ("fastvv", {}, LookupError, "Did you mean"),
