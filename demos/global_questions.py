@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from streamprune.embedded.evaluate.intervals import share
-from streamprune.embedded.evaluate.recall import purity
 from streamprune.embedded.evaluate.suite import Suite
+from streamprune.metrics.evidence import purity
+from streamprune.metrics.shares import share
 from streamprune.recipe import Recipe
 from streamprune.report.record import circumstances, write_record
 

@@ -13,7 +13,6 @@ from rich.console import Console
 
 from streamprune.budget import Budget
 from streamprune.embedded.evaluate.damage import h264, jpeg
-from streamprune.embedded.evaluate.intervals import Share, share
 from streamprune.embedded.evaluate.memory import AT_FRAME, SHOWN_FRAMES, recalled
 from streamprune.embedded.evaluate.oracle import OBJECT_SHARE, oracle
 from streamprune.embedded.evaluate.report import measure
@@ -22,6 +21,7 @@ from streamprune.embedded.evaluate.suite import Suite
 from streamprune.embedded.evaluate.tables import show
 from streamprune.embedded.train.architectures import ARCHITECTURES
 from streamprune.embedded.world import clip, stream
+from streamprune.metrics.shares import Share, share
 from streamprune.recipe import Recipe
 from streamprune.registry import list_methods, register_method, unregister_method
 from streamprune.tokens import Reduction, VisualTokens

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from streamprune.embedded.evaluate.intervals import share
 from streamprune.embedded.evaluate.scoring import CELLS, Examinee
 from streamprune.embedded.train.language import answers, show
 from streamprune.embedded.train.tower import pixels
 from streamprune.embedded.world import Question, Stream, StreamQuestion, stream
+from streamprune.metrics.shares import share
 
 SHOWN_FRAMES = 16
 RECENT_FRAMES = 8

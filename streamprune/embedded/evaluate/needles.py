@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from streamprune.embedded.evaluate.intervals import share
 from streamprune.embedded.evaluate.recorded import Recorded
 from streamprune.embedded.evaluate.scoring import CELLS, answered
 from streamprune.embedded.evaluate.stream_questions import asked_about, needle_stream
 from streamprune.embedded.train.architectures import ARCHITECTURES
 from streamprune.embedded.world import Question, Stream, StreamQuestion
 from streamprune.embedded.world.draw import FRAME_SIDE
+from streamprune.metrics.shares import share
 from streamprune.models.base import VideoFamily
 from streamprune.models.loading import load_model
 from streamprune.models.preprocessing import Clip

@@ -9,21 +9,6 @@ from numpy.typing import NDArray
 
 from streamprune.embedded.world import Clip, Question
 from streamprune.embedded.world.clips import by_slice
-from streamprune.reduction import Reduction
-
-
-def purity(reduction: Reduction) -> NDArray[np.float32]:
-    """(tokens,) the largest share of one kept row that each token makes up: 1 when kept alone, 0 dropped."""
-    import torch
-
-    weights = reduction.weights
-    row, token = weights.indices()
-    share = weights.values().abs()
-    total = torch.zeros(len(reduction)).index_add(0, row, share)
-    best = torch.zeros(reduction.grid.tokens)
-    best = best.scatter_reduce(0, token, share / total[row].clamp(min=1e-12), "amax")
-    found: NDArray[np.float32] = best.numpy()
-    return found
 
 
 def evidence_recall(
@@ -31,10 +16,10 @@ def evidence_recall(
 ) -> list[float]:
     """For each of ``questions`` about ``clip``, how well its evidence survived, in [0, 1].
 
-    ``share`` is :func:`purity`. Of every object a question is about, the best surviving token counts: its
-    share of a kept row times how much of it the object covers, over the same for the object's best token
-    before the reduction. A question's recall is the mean over its objects. A token shows as much of an object
-    as the best of the ``slice_frames`` frames it was made of.
+    ``share`` is that of :func:`streamprune.metrics.evidence.purity`. Of every object a question is about, the
+    best surviving token counts: its share of a kept row times how much of it the object covers, over the same
+    for the object's best token before the reduction. A question's recall is the mean over its objects. A
+    token shows as much of an object as the best of the ``slice_frames`` frames it was made of.
     """
     recalls = []
     for question in questions:

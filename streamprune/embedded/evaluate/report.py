@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamprune.embedded.evaluate.damage import h264, jpeg
-from streamprune.embedded.evaluate.intervals import share
 from streamprune.embedded.evaluate.memory import memory_table
 from streamprune.embedded.evaluate.scoring import (
     CELLS,
@@ -28,6 +27,7 @@ from streamprune.embedded.evaluate.scoring import (
 )
 from streamprune.embedded.world import GROUPS, Clip, clip
 from streamprune.embedded.world.seeds import Split
+from streamprune.metrics.shares import share
 
 QUESTIONS_PER_CLIP = 10
 METHODS = ("none", "random", "stride", "pool", "fastvid", "oracle")

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from streamprune.embedded.evaluate.asking import Asker
-from streamprune.embedded.evaluate.intervals import share
 from streamprune.embedded.evaluate.oracle import oracle
-from streamprune.embedded.evaluate.recall import evidence_recall, purity
+from streamprune.embedded.evaluate.recall import evidence_recall
 from streamprune.embedded.evaluate.report import exam
 from streamprune.embedded.evaluate.scoring import CELLS, answered
 from streamprune.embedded.train.architecture import Architecture
@@ -22,6 +21,8 @@ from streamprune.embedded.train.architectures import ARCHITECTURES
 from streamprune.embedded.world import GROUPS, Clip, Question
 from streamprune.embedded.world.draw import FRAME_SIDE
 from streamprune.errors import UnsupportedModelError
+from streamprune.metrics.evidence import purity
+from streamprune.metrics.shares import share
 from streamprune.models import preprocessing
 from streamprune.models.base import EncodedFrames, VideoFamily
 from streamprune.models.loading import load_model
