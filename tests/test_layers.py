@@ -12,7 +12,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("errors",),
     ("checks", "reduction"),
     ("tokens", "embedded.world"),
-    ("readers",),
+    ("readers", "benchmarks"),
     ("budget", "ops", "positions"),
     ("frames", "encoder", "pre_llm", "in_llm", "kv"),
     ("catalog",),

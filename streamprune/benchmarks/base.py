@@ -1,0 +1,156 @@
+"""What a loader of one set is, and the folder that it reads from."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from streamprune.benchmarks.item import LETTERS, Item
+from streamprune.benchmarks.records import Record, read_records
+from streamprune.errors import InvalidValueError, SourceNotFoundError
+
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
+
+
+@dataclass
+class SetFolder:
+    """The folder of one set, what was asked of it, and what its loader has to say.
+
+    Args:
+        path: the folder.
+        subset: one of the loader's subsets; None is its own choice.
+        subtitles: put the subtitles in front of the question.
+        notes: what was left out and why; the loader adds to it.
+    """
+
+    path: Path
+    subset: str | None = None
+    subtitles: bool = False
+    notes: list[str] = field(default_factory=list)
+    _listings: dict[Path, dict[str, Path]] = field(default_factory=dict, repr=False)
+
+    def files(self, patterns: tuple[str, ...]) -> list[Path]:
+        """The files of the first of ``patterns`` (globs below the folder) that has any, by name."""
+        for pattern in patterns:
+            found = sorted(path for path in self.path.glob(pattern) if path.is_file())
+            if found:
+                return found
+        return []
+
+    def video(self, name: str, *under: str) -> Path:
+        """Where the video ``name`` is: in the first of the folders ``under`` that has it.
+
+        The name may lack its suffix or have another one (case included) than the file. What is nowhere gets
+        the path that was expected first; whether videos are missing is asked of all of them at once.
+        """
+        for folder in under:
+            base = self.path / folder / name
+            listing = self._listing(base.parent)
+            stem, suffix = os.path.splitext(base.name.lower())
+            bare = stem if suffix in VIDEO_SUFFIXES else base.name.lower()
+            for wanted in (base.name.lower(), *(bare + ending for ending in VIDEO_SUFFIXES)):
+                if wanted in listing:
+                    return listing[wanted]
+        expected = self.path / under[0] / name
+        return expected if expected.suffix.lower() in VIDEO_SUFFIXES else Path(f"{expected}.mp4")
+
+    def _listing(self, folder: Path) -> dict[str, Path]:
+        """What is in ``folder`` by lower-case name; read once, sets have thousands of videos."""
+        if folder not in self._listings:
+            paths = sorted(folder.iterdir(), reverse=True) if folder.is_dir() else []
+            self._listings[folder] = {path.name.lower(): path for path in paths}
+        return self._listings[folder]
+
+
+class Benchmark(ABC):
+    """A loader of one published set."""
+
+    name: ClassVar[str]
+    """As it is asked for, "video-mme"."""
+    title: ClassVar[str]
+    """As its authors write it."""
+    question_files: ClassVar[tuple[str, ...]]
+    """Globs below the folder; the first with a match is read."""
+    columns: ClassVar[tuple[str, ...]]
+    """What every record has; tells the set from others with files of the same name."""
+    layout: ClassVar[str]
+    """Files and folders that are expected, for help and tables."""
+    subsets: ClassVar[tuple[str, ...]] = ()
+    """Parts that can be asked for alone."""
+    has_subtitles: ClassVar[bool] = False
+
+    @abstractmethod
+    def items(self, folder: SetFolder) -> Iterator[Item]:
+        """The questions of ``folder`` in the order of its files."""
+
+    def recognises(self, folder: SetFolder) -> bool:
+        """Whether the question files are there and look like this set's."""
+        return any(
+            set(self.columns) <= set(records[0].values)
+            for path in folder.files(self.question_files)[:1]
+            if (records := read_records(path))
+        )
+
+    def records(self, folder: SetFolder) -> Iterator[Record]:
+        """Every record of the question files.
+
+        Raises:
+            SourceNotFoundError: none of the question files is there; they are named.
+        """
+        paths = folder.files(self.question_files)
+        if not paths:
+            raise self.not_this_set(folder)
+        for path in paths:
+            yield from read_records(path)
+
+    def not_this_set(self, folder: SetFolder) -> SourceNotFoundError:
+        """The error for a folder without the set's question files."""
+        return SourceNotFoundError(
+            f"{folder.path} is not a folder of {self.title}: looked for {' or '.join(self.question_files)}. "
+            f"Expected: {self.layout}"
+        )
+
+
+def letter_at(record: Record, column: str, options: tuple[str, ...]) -> str:
+    """The letter of the option whose index, counted from 0, is in ``column``."""
+    return LETTERS[record.integer(column, 0, len(options) - 1)]
+
+
+def letter_of_text(record: Record, column: str, options: tuple[str, ...]) -> str:
+    """The letter of the option whose text is in ``column``."""
+    answer = record.text(column)
+    places = [index for index, option in enumerate(options) if option == answer]
+    if not places:
+        raise record.wrong(column, f"one of the options {list(options)}", answer)
+    return LETTERS[places[0]]
+
+
+def letter_in(record: Record, column: str, options: tuple[str, ...]) -> str:
+    """The letter in ``column``, which must be one of the options'."""
+    answer = record.text(column).strip("(). ").upper()
+    if len(answer) != 1 or answer not in LETTERS[: len(options)]:
+        raise record.wrong(column, f"a letter from A to {LETTERS[len(options) - 1]}", record.raw(column))
+    return answer
+
+
+def without_letters(options: tuple[str, ...]) -> tuple[str, ...]:
+    """Options without the "A. " or "(A) " that some sets put before them; all of them have it or none."""
+    bare = []
+    for letter, option in zip(LETTERS, options, strict=False):
+        for prefix in (f"({letter})", f"{letter}.", f"{letter})", f"{letter}:"):
+            if option.startswith(prefix):
+                bare.append(option[len(prefix) :].strip())
+                break
+        else:
+            return options
+    return tuple(bare)
+
+
+def unknown_subset(benchmark: Benchmark, subset: str) -> InvalidValueError:
+    """The error for a part that the set does not have."""
+    known = ", ".join(benchmark.subsets) or "none"
+    return InvalidValueError(f"subset of {benchmark.title} must be one of: {known}; got {subset!r}")

@@ -1,0 +1,62 @@
+"""Subtitles as plain lines with seconds."""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from streamprune.errors import SourceFormatError
+
+_STAMP = r"(?:(\d+):)?(\d{1,2}):(\d{2})[,.](\d{1,3})"
+_TIMING = re.compile(rf"{_STAMP}\s*-->\s*{_STAMP}")
+_TAG = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is said between two moments, in seconds."""
+
+    start_seconds: float
+    end_seconds: float
+    text: str
+
+
+def read_srt(path: Path) -> list[Line]:
+    """The lines of an .srt file without the tags some sets leave in (``<font ...>``); empty ones left out.
+
+    Raises:
+        SourceFormatError: there is text, but no timing in it.
+    """
+    content = path.read_text(encoding="utf-8-sig", errors="replace").replace("\r\n", "\n")
+    blocks = re.split(r"\n[ \t]*\n", content.strip())
+    timed = [_line(block) for block in blocks if _TIMING.search(block)]
+    if content.strip() and not timed:
+        raise SourceFormatError(f"{path} has no line of the form 00:00:01,000 --> 00:00:02,000")
+    return [line for line in timed if line.text]
+
+
+def with_subtitles(question: str, lines: list[Line]) -> str:
+    """``question`` after all that is said in the video; unchanged where nothing is."""
+    if not lines:
+        return question
+    said = "\n".join(line.text for line in lines)
+    return f"Subtitles of the video:\n{said}\n\n{question}"
+
+
+def plain(text: str) -> str:
+    """``text`` on one line, without tags and entities."""
+    return " ".join(html.unescape(_TAG.sub("", text)).split())
+
+
+def _line(block: str) -> Line:
+    match = _TIMING.search(block)
+    if match is None:
+        raise SourceFormatError(f"no timing in {block!r}")
+    hours, minutes, seconds, fraction, *end = match.groups()
+    return Line(_seconds(hours, minutes, seconds, fraction), _seconds(*end), plain(block[match.end() :]))
+
+
+def _seconds(hours: str | None, minutes: str, seconds: str, fraction: str) -> float:
+    return int(hours or 0) * 3600 + int(minutes) * 60 + int(seconds) + float(f"0.{fraction}")
