@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from streamprune.errors import InvalidValueError
 from streamprune.metrics.flops import DecoderShape
 from streamprune.metrics.memory import PeakMemory
 from streamprune.models.attach import attach_to_prompt, check_inside
+from streamprune.models.attachment import LayerTokens
 from streamprune.models.base import Prompt, VideoFamily
 from streamprune.models.generation import check_context, generate
 from streamprune.models.question_signals import with_question
@@ -27,6 +28,22 @@ from streamprune.pipelines.stored_encoding import encode_or_fetch
 from streamprune.pre_llm.base import PreLLMMethod
 from streamprune.reduce import Reducer, run_reducer
 from streamprune.tokens import VideoGrid
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer, with what the language model was given for it and made of it.
+
+    Attributes:
+        prompt: what entered the language model.
+        layers: which rows of it each layer took.
+        cache: the key-value cache after the answer.
+    """
+
+    answer: Answer
+    prompt: Prompt
+    layers: LayerTokens
+    cache: Any = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -129,7 +146,19 @@ class Asking:
         stop: threading.Event | None = None,
     ) -> Answer:
         """Answer ``question`` from what is left of the video."""
-        request, prompt = self.request, self.prompt(job, question, reduced)
+        return self.carry_out(job, question, reduced, self.prompt(job, question, reduced), say, stop).answer
+
+    def carry_out(
+        self,
+        job: Job,
+        question: str,
+        reduced: Reduced,
+        prompt: Prompt,
+        say: Callable[[str], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> Answered:
+        """:meth:`answer`, with what became of the ``prompt`` made for it."""
+        request = self.request
         with attach_to_prompt(self.family, request.in_llm(), prompt, reduced.reduction) as layers:
             out = generate(
                 self.family,
@@ -141,7 +170,7 @@ class Asking:
                 cache=answer_cache(self.family, request.cache_method(), prompt, reduced.reduction),
             )
         stats = stats_of(self.shape, job, reduced, len(prompt), out, layers.tokens(len(prompt)))
-        return self.told(job, question, out.text, stats)
+        return Answered(self.told(job, question, out.text, stats), prompt, layers, out.cache)
 
     def told(self, job: Job, question: str, text: str, stats: Stats) -> Answer:
         """The answer, after telling ``progress`` that it is there."""

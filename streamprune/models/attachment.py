@@ -21,7 +21,7 @@ from streamprune.models.cache_memory import CacheMemory
 from streamprune.models.compaction import compact
 from streamprune.models.deepstack import Deepstack
 from streamprune.models.layer_hooks import LayerCall
-from streamprune.models.prompt_rows import VisualRows
+from streamprune.models.prompt_rows import MergedRows, VisualRows
 from streamprune.models.watched_parts import watch_parts
 
 # from the (batch, rows) token ids of a call: the visual tokens of each prompt, None for a prompt without any
@@ -29,21 +29,31 @@ Locate = Callable[[torch.Tensor], Sequence[VisualRows | None]]
 
 
 class LayerTokens:
-    """How many rows each layer took of the last prompt that brought visual tokens."""
+    """Which rows each layer took of the last prompt that brought visual tokens.
+
+    Attributes:
+        above: by layer that did not get all rows, (batch, rows) int64 which rows of the call it took; what
+            fills up a shorter prompt of a batch is 0 or -1.
+        merged: by layer before which rows of the first prompt were merged, what became of them.
+    """
 
     def __init__(self, layers: int = 0) -> None:
         self._layers = layers
-        self._above: dict[int, int] = {}
+        self.above: dict[int, torch.Tensor] = {}
+        self.merged: dict[int, MergedRows] = {}
 
-    def note(self, number: int, rows: int) -> None:
-        """Layer ``number`` took so many ``rows``."""
-        self._above[number] = rows
+    def note(self, number: int, rows: torch.Tensor) -> None:
+        """Layer ``number`` took the ``rows`` (batch, rows)."""
+        self.above[number] = rows
 
     def tokens(self, prompt_tokens: int) -> tuple[int, ...] | None:
         """One number a layer, for a prompt of ``prompt_tokens``; None when all went through all layers."""
-        if not self._above:
+        if not self.above:
             return None
-        return tuple(self._above.get(number, prompt_tokens) for number in range(self._layers))
+        return tuple(
+            self.above[number].shape[1] if number in self.above else prompt_tokens
+            for number in range(self._layers)
+        )
 
 
 class Attachment(ABC):
@@ -179,8 +189,10 @@ class CutAttachment(Attachment):
             if changed is None:
                 return None
             states, kwargs = changed
-            if self._now.call.batches[number] is not None:
-                self._counted.note(number, states.shape[1])
+            batch = self._now.call.batches[number]
+            if batch is not None:
+                self._counted.note(number, batch.index)
+                self._counted.merged = self._now.call.merged
             if args:
                 return (states, *args[1:]), kwargs
             return args, {**kwargs, "hidden_states": states}

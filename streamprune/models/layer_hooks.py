@@ -14,7 +14,7 @@ from streamprune.models.attention_rows import NOTHING_BELOW, DecoderProjections
 from streamprune.models.cache_memory import CacheMemory, entries_held
 from streamprune.models.deepstack import Deepstack
 from streamprune.models.layer_masks import layer_mask
-from streamprune.models.prompt_rows import Batch, PromptRows, VisualRows, apply_decisions
+from streamprune.models.prompt_rows import Batch, MergedRows, PromptRows, VisualRows, apply_decisions
 from streamprune.models.validity import Validity
 from streamprune.models.watched_parts import WatchedParts
 
@@ -32,6 +32,7 @@ class LayerCall:
 
     Attributes:
         batches: by layer, the rows that went into it; None = all.
+        merged: by layer, what a decision before it merged of the first prompt.
         validity: which keys and rows are padding.
     """
 
@@ -62,6 +63,7 @@ class LayerCall:
         self._watched = WatchedParts(method)
         self._heads: dict[int, torch.Tensor] | None = None
         self.batches: dict[int, Batch | None] = {}
+        self.merged: dict[int, MergedRows] = {}
 
     def enter(
         self, number: int, layer: Any, states: torch.Tensor, given: dict[str, Any], memory: CacheMemory | None
@@ -140,6 +142,9 @@ class LayerCall:
                 for decision, prompt in zip(decisions, self._prompts, strict=True)
             )
             return states
+        merged = MergedRows.of(self._prompts[0], decisions[0])
+        if merged is not None:
+            self.merged[number] = merged
         self._batch = apply_decisions(states, self._prompts, decisions, pad_left=self.validity.pads_left())
         self._prompts = self._batch.prompts
         self._tables.clear()

@@ -10,6 +10,7 @@ import torch
 
 from streamprune.errors import InvalidValueError
 from streamprune.in_llm.base import Decision
+from streamprune.ops.merging import Entries
 from streamprune.reduction import weighted_sum
 from streamprune.tokens import VideoGrid
 
@@ -111,6 +112,29 @@ class PromptRows:
             carried=decision.carried,
             done=decision.done,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class MergedRows:
+    """What a decision made of rows that it merged.
+
+    Attributes:
+        rows: (left before,) int64 rows of the call.
+        kept: (kept,) int64, which of ``rows`` went on.
+        entries: (going on, row, weight) as in :class:`Decision`.
+    """
+
+    rows: torch.Tensor
+    kept: torch.Tensor
+    entries: Entries
+
+    @classmethod
+    def of(cls, prompt: PromptRows, decision: Decision | None) -> MergedRows | None:
+        """What ``decision`` made of ``prompt``; None when it merged nothing."""
+        if decision is None or decision.entries is None:
+            return None
+        whole = prompt.whole[0] if decision.back and prompt.whole is not None else prompt
+        return cls(whole.rows, decision.kept, decision.entries)
 
 
 @dataclass(frozen=True, eq=False)

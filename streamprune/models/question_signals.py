@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -97,26 +98,49 @@ def _every(grid: VideoGrid, step: int, device: torch.device) -> torch.Tensor:
     return flat[:, ::step, ::step].flatten()
 
 
-@torch.no_grad()
 def _last_row(family: VideoFamily, prompt: Prompt, frames: int) -> torch.Tensor:
     """(frames,) attention of the prompt's last token to its visual tokens, sums to 1."""
+    return read_attention(family, prompt).reshape(frames, -1).sum(1)
+
+
+@torch.no_grad()
+def read_attention(family: VideoFamily, prompt: Prompt) -> torch.Tensor:
+    """(visual rows,) where the prompt's last token looks among them; the model reads it once. Sums to 1."""
+    with family.lock, out_of_memory_explained(f"reading a prompt of {len(prompt)} tokens"):
+        with attention_noted(family, prompt) as rows:
+            family.model(**prompt.model_inputs(), use_cache=False, logits_to_keep=1)
+        return mean_attention(family, rows)
+
+
+def mean_attention(family: VideoFamily, rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    """(visual rows,) of what :func:`attention_noted` noted, the mean over layers."""
+    return torch.stack([row.to(family.device) for row in rows]).mean(0)
+
+
+@contextmanager
+def attention_noted(family: VideoFamily, prompt: Prompt) -> Iterator[list[torch.Tensor]]:
+    """While the block lasts, note where the last token of ``prompt`` looks when the whole of it goes up.
+
+    Of the last third of the layers, recurrent ones not counted, one (visual rows,) row each, mean over heads:
+    the share of each visual row in what visual rows get. Calls of another length, those of an answer's later
+    tokens among them, are let alone. The caller holds ``family.lock``.
+    """
     layers = [layer for layer in family.model.get_decoder().layers if hasattr(layer, "self_attn")]
     deep = layers[2 * len(layers) // 3 :]
     rows: list[torch.Tensor] = []
 
     def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         states = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-        rows.append(_look(module, states[0], kwargs["position_embeddings"], prompt.kept_columns))
+        if states.shape[1] == len(prompt):
+            with torch.no_grad():
+                rows.append(_look(module, states[0], kwargs["position_embeddings"], prompt.kept_columns))
 
-    with family.lock, out_of_memory_explained(f"reading a prompt of {len(prompt)} tokens"):
-        hooks = [layer.self_attn.register_forward_pre_hook(look, with_kwargs=True) for layer in deep]
-        try:
-            family.model(**prompt.model_inputs(), use_cache=False, logits_to_keep=1)
-        finally:
-            for hook in hooks:
-                hook.remove()
-    attention = torch.stack([row.to(family.device) for row in rows]).mean(0)
-    return attention.reshape(frames, -1).sum(1)
+    hooks = [layer.self_attn.register_forward_pre_hook(look, with_kwargs=True) for layer in deep]
+    try:
+        yield rows
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _look(

@@ -61,7 +61,7 @@ class ReturnAttachment(Attachment):
             if call.batch is not None:
                 states, kwargs = call.rewritten(number, states, kwargs, implementation)
                 if call.brings_tokens:
-                    self._counted.note(number, states.shape[1])
+                    self._counted.note(number, call.batch.numbers)
             if number + 1 in self._cuts:
                 call.below = layer, states, kwargs["position_embeddings"]
             if number < self._cuts[0]:

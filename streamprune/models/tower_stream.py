@@ -21,6 +21,7 @@ from streamprune.models.tower_family import LAST_SIGNALS, check_outside
 from streamprune.models.tower_patches import TowerPatches
 from streamprune.models.tower_rows import TowerLayer, tower_layers
 from streamprune.models.tower_run import TowerRun, remembered
+from streamprune.models.tower_witness import tower_witness
 from streamprune.models.vision_layers import SUMMARIES
 
 # read off states between layers, which are complete whatever was recomputed
@@ -148,9 +149,14 @@ class TowerStream:
             if run.reference and cache.picture.numel():
                 cache.picture.copy_(patches)
             cache.age = 1 if run.reference or age is None else age + 1
-        marks = self._updated_patches(run, len(patches), pixels.device)
-        cells = parts.cells_of_patches(marks, (pixels.shape[2], pixels.shape[3]))
-        self.reused_cells = ~cells.cpu().numpy()
+        self.updated = tuple(run.updated)
+        size = pixels.shape[2], pixels.shape[3]
+        marks = self._updated_patches(self.updated, len(patches), pixels.device)
+        self.reused_cells = ~parts.cells_of_patches(marks, size).cpu().numpy()
+        witness = tower_witness()
+        if witness is not None:
+            layers = [self._updated_patches([index], len(patches), pixels.device) for index in run.updated]
+            witness.recomputed.append(torch.stack([parts.cells_of_patches(m, size).cpu() for m in layers]))
         tokens = self._summaries + len(patches)
         computed = sum(tokens if index is None else len(index) for index in run.updated)
         return replace(encoded, tower_share=computed / (tokens * len(run.updated)))
@@ -175,11 +181,12 @@ class TowerStream:
             places = torch.cat([ahead, places + self._summaries])
         return places, False
 
-    def _updated_patches(self, run: TowerRun, patches: int, device: torch.device) -> torch.Tensor:
-        """(patches,) bool: what was recomputed in any layer."""
-        self.updated = tuple(run.updated)
+    def _updated_patches(
+        self, updated: Sequence[torch.Tensor | None], patches: int, device: torch.device
+    ) -> torch.Tensor:
+        """(patches,) bool: what was recomputed in any of the layers ``updated`` tells about."""
         marks = torch.zeros(self._summaries + patches, dtype=torch.bool, device=device)
-        for index in run.updated:
+        for index in updated:
             marks[slice(None) if index is None else index] = True
         return marks[self._summaries :]
 

@@ -21,6 +21,7 @@ from streamprune.encoder.base import EncoderMethod, LayerInput, LayerSignals, To
 from streamprune.encoder.token_map import TokenMap, read_back
 from streamprune.errors import UnsupportedModelError
 from streamprune.models.layer_halves import PlainLayer, layers_of
+from streamprune.models.tower_witness import tower_witness
 
 # kernels that take a logit for each key
 _BIASED_ATTENTION = ("sdpa", "eager")
@@ -121,6 +122,10 @@ class VisionLayers:
             climb.through(number, self._layers[number])
             if number + 1 in depths:
                 reached[number + 1] = climb.spread()
+        witness = tower_witness()
+        if witness is not None:
+            patches = [count - self._summary * len(states) for count in tokens]
+            witness.climbed(shape, len(states), climb.steps, patches)
         return TowerRun(tuple(reached[depth] for depth in depths), tuple(tokens))
 
 
@@ -132,7 +137,8 @@ class _Climb:
         self.shape = shape
         self.states = states
         self.size: torch.Tensor | None = None
-        self._steps: list[TokenMap] = []
+        # what the layers that decided made of the tokens
+        self.steps: list[tuple[int, TokenMap]] = []
         # where the patches of a frame begin
         self._first = int(summary)
         # the frame that each one of the beginning is in now
@@ -161,9 +167,9 @@ class _Climb:
 
     def spread(self) -> torch.Tensor:
         """The states, read back to all patches of all frames."""
-        if not self._steps:
+        if not self.steps:
             return self.states
-        patches = read_back(self._steps, self.states[:, self._first :])
+        patches = read_back([step for _, step in self.steps], self.states[:, self._first :])
         if not self._first:
             return patches
         return torch.cat([self.states[:, :1][self._frames], patches], 1)
@@ -180,6 +186,7 @@ class _Climb:
         self._carried = decision.carried
         if decision.step is not None:
             self._take(decision.step, patches)
+            self.steps.append((number, decision.step))
             self.size = decision.size
 
     def _take(self, step: TokenMap, patches: torch.Tensor) -> None:
@@ -191,7 +198,6 @@ class _Climb:
         self.states = torch.cat([summaries, left], 1) if self._first else left
         self._frames = (step.slot[:, 0] // step.index.shape[1])[self._frames]
         self._origin = self._origin.flatten()[step.index]
-        self._steps.append(step)
 
 
 def feature_depths(chosen: int | Sequence[int], layers: int) -> tuple[int, ...]:

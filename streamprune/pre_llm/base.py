@@ -65,6 +65,10 @@ class PreLLMMethod(ABC):
     def reduce(self, tokens: VisualTokens) -> Reduction:
         """Decide what stays of ``tokens``. Called only when not everything stays."""
 
+    def clip_segments(self, tokens: VisualTokens) -> list[tuple[int, int]] | None:
+        """The half-open frame ranges in which :meth:`reduce` decides; None for methods that cut no clip."""
+        return None
+
     def step(
         self, tokens: VisualTokens, before: History, keep: int | None = None
     ) -> tuple[Reduction, History]:

@@ -138,6 +138,10 @@ class FastVID(PreLLMMethod):
             adjacent_cosine(frame_features), at_least=self.num_segments - 1, threshold=threshold
         )
 
+    def clip_segments(self, tokens: VisualTokens) -> list[tuple[int, int]]:
+        """See the base class."""
+        return self.segments(tokens.signal("frame_features", (tokens.grid.frames, None)))
+
     def segment_shares(self, per_frame: int, tokens_per_frame: int, holds: list[bool]) -> SegmentShares:
         """Split the budget of a segment of ``len(holds)`` frames; only those that hold may keep tokens."""
         frames = len(holds)

@@ -115,6 +115,10 @@ class FlashVID(PreLLMMethod):
         similarity = adjacent_cosine(frame_features)
         return cut_transitions(similarity, at_least=at_least, threshold=self.segment_threshold)
 
+    def clip_segments(self, tokens: VisualTokens) -> list[tuple[int, int]]:
+        """See the base class."""
+        return self.segments(tokens.frames.mean(1, dtype=torch.float32))
+
     def reduce(self, tokens: VisualTokens) -> Reduction:
         """Pick in every frame, then link and cluster in every segment."""
         grid, frames = tokens.grid, tokens.frames

@@ -82,13 +82,21 @@ class HoliTom(PreLLMMethod):
         """(frames - 1, tokens per frame) bool: which places of (frames, tokens, channels) stay alike."""
         return previous_cosine(frames) > self.similarity_threshold
 
+    def clip_segments(self, tokens: VisualTokens) -> list[tuple[int, int]]:
+        """See the base class."""
+        return self._windows(self.alike(tokens.frames))[0]
+
+    def _windows(self, alike: torch.Tensor) -> tuple[list[tuple[int, int]], int]:
+        """The segments, and the tokens that storing still places once saves."""
+        return static_windows(alike, longest=self.longest_segment)
+
     def reduce(self, tokens: VisualTokens) -> Reduction:
         """Cut, then decide each segment on its own with the share that is left."""
         grid = tokens.grid
         shape = (grid.frames, grid.rows, grid.cols)
         attention = tokens.signal("received_attention", shape).float().flatten(1)
         alike = self.alike(tokens.frames)
-        segments, saved = static_windows(alike, longest=self.longest_segment)
+        segments, saved = self._windows(alike)
         share = min(self.budget.share(grid.tokens) / ((grid.tokens - saved) / grid.tokens), 1.0)
         parts = []
         for start, stop in segments:

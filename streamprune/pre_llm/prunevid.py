@@ -104,6 +104,10 @@ class PruneVid(PreLLMMethod):
         clusters = max(1, share_of(len(frame_features), self.segment_ratio, rounding="truncate"))
         return cluster_segments(frame_features, clusters, self.frame_neighbors)
 
+    def clip_segments(self, tokens: VisualTokens) -> list[tuple[int, int]]:
+        """See the base class."""
+        return self.segments(tokens.frames.mean(1, dtype=torch.float32))
+
     def cluster_counts(self, sizes: Sequence[int], grid: VideoGrid) -> list[int]:
         """How many clusters each group of ``sizes`` tokens becomes."""
         small = self.smallest_group
