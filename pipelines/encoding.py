@@ -79,6 +79,7 @@ class Encoding:
         progress: told about every chunk and batch.
         encoder: the method that works inside the vision tower.
         cache: where encoded files are kept.
+        see: given the frames that are about to be encoded; those read from a cache are not shown.
     """
 
     backend: str
@@ -86,6 +87,7 @@ class Encoding:
     progress: Progress | None = None
     encoder: TowerMethod | None = None
     cache: EncodingCache | None = None
+    see: Callable[[Sequence[Frame]], None] | None = None
 
     def __post_init__(self) -> None:
         check_count("frames_per_batch", self.frames_per_batch)
@@ -132,6 +134,8 @@ def encode_video(
             fresh = [frame for frame in frames if not pts_seconds or frame.pts_seconds > pts_seconds[-1]]
             if fresh and not pts_seconds:
                 shown.announce(Clip(len(fresh) + later, *fresh[0].image.shape[:2]))
+            if how.see is not None:
+                how.see(fresh)
             pts_seconds += [frame.pts_seconds for frame in fresh]
             if check_grid is not None and shown.clip is not None:
                 check_grid(family.grid(len(pts_seconds), family.frame_size(shown.clip)))
