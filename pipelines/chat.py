@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args, overload
 
-from streamprune.errors import ContextLengthError, UnknownNameError
+from streamprune.errors import ContextLengthError, InvalidTypeError, UnknownNameError
 from streamprune.metrics.memory import PeakMemory
 from streamprune.models.attach import attach, attach_to_prompt
 from streamprune.models.base import Prompt
@@ -105,6 +105,24 @@ class Chat:
         if stream:
             return AnswerStream(lambda say, stop: self._turn(question, say, stop))
         return self._turn(question)
+
+    def recall(self, question: str, answer: str) -> None:
+        """Take in a turn that took place elsewhere: the next question is asked as if it had been said here.
+
+        It becomes part of the conversation as text, not as the tokens of an answer; :attr:`history` holds
+        only what was answered here, and the next question computes the conversation anew.
+        """
+        check_question(question)
+        if not isinstance(answer, str):
+            raise InvalidTypeError(f"answer must be text, got {type(answer).__name__}")
+        with self._lock:
+            job, before, family = self._encoded(question), self._talk, self._asking.family
+            said = tuple(family.given_answer_ids(answer))
+            if before is None:
+                self._talk = replace(self._begun(job, question), said=said)
+            else:
+                said = (*before.said, *family.next_turn_ids(question), *said)
+                self._talk = replace(before, said=said, cache=None)
 
     def _turn(
         self,

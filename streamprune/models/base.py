@@ -16,7 +16,7 @@ import torch
 
 from streamprune.encoder.base import EncoderMethod
 from streamprune.errors import InvalidValueError, SignalError, UnsupportedModelError
-from streamprune.models.conversation import next_turn_ids
+from streamprune.models.conversation import given_answer_ids, next_turn_ids
 from streamprune.models.preprocessing import Clip, FrameTransform, Image
 from streamprune.models.prompt import Prompt
 from streamprune.models.signals import Late, Signals
@@ -274,13 +274,20 @@ class VideoFamily(ABC):
 
     def next_turn_ids(self, question: str) -> list[int]:
         """Ids from the end of an answer to where the next one begins, with ``question`` between them."""
-        ids = next_turn_ids(self.tokenizer, question, self.turn_template())
+        return self._without_media("question", next_turn_ids(self.tokenizer, question, self.turn_template()))
+
+    def given_answer_ids(self, answer: str) -> list[int]:
+        """Ids of an answer that was not generated here."""
+        return self._without_media("answer", given_answer_ids(self.tokenizer, answer))
+
+    def _without_media(self, name: str, ids: list[int]) -> list[int]:
+        """``ids`` of the text ``name``; InvalidValueError when it brings a video or picture of its own."""
         config = self.model.config
-        media = {getattr(config, name, None) for name in ("video_token_id", "image_token_id")}
+        media = {getattr(config, token, None) for token in ("video_token_id", "image_token_id")}
         if not media.isdisjoint(ids):
             names = self.tokenizer.convert_ids_to_tokens(sorted(set(ids) & media))
             raise InvalidValueError(
-                f"question must not contain the placeholders {' or '.join(map(repr, names))}; take them out"
+                f"{name} must not contain the placeholders {' or '.join(map(repr, names))}; take them out"
             )
         return ids
 

@@ -13,10 +13,18 @@ _ANSWER = "\N{LEFT DOUBLE ANGLE BRACKET}answer\N{RIGHT DOUBLE ANGLE BRACKET}"
 
 def next_turn_ids(tokenizer: Any, question: str, template: str | None = None) -> list[int]:
     """Ids from the end of an answer to where the next one begins, with ``question`` between them."""
-    text = next_turn_text(tokenizer, question, template)
-    # some tokenizers put a space before whatever comes first: let something come first
-    first = text_ids(tokenizer, "x")
-    ids = text_ids(tokenizer, "x" + text)
+    return _inner_ids(tokenizer, next_turn_text(tokenizer, question, template), "x")
+
+
+def given_answer_ids(tokenizer: Any, answer: str) -> list[int]:
+    """Ids of an answer that was not generated here, as they stand behind the line in which it begins."""
+    return _inner_ids(tokenizer, answer.strip(), "\n")
+
+
+def _inner_ids(tokenizer: Any, text: str, before: str) -> list[int]:
+    """Ids of ``text`` behind ``before``: some tokenizers put a space before whatever comes first."""
+    first = text_ids(tokenizer, before)
+    ids = text_ids(tokenizer, before + text)
     return ids[len(first) :] if ids[: len(first)] == first else text_ids(tokenizer, text)
 
 

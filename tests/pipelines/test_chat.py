@@ -399,6 +399,45 @@ def test_the_penalty_for_repetition_sees_the_whole_conversation(vlm: VideoLLM, v
     assert tuple(out[0, -NEW:].tolist()) == said[-NEW:]
 
 
+@pytest.mark.parametrize("recipe", ["none", "snapkv"])
+def test_turns_from_elsewhere_are_part_of_the_conversation(
+    family_vlm: VideoLLM, video: Any, recipe: str
+) -> None:
+    settings: dict[str, Any] = {"recipe": RECIPES[recipe], "max_new_tokens": NEW}
+    told = family_vlm.chat(video, **settings)
+    told.recall(QUESTIONS[0], " red circle\n")
+    last = told.ask(QUESTIONS[1])
+    assert told.history == (last,)
+    tokenizer, template = family_vlm.family.tokenizer, family_vlm.family.turn_template()
+    turns: list[tuple[str, list[dict[str, str]]]] = [
+        ("user", [{"type": "video"}, {"type": "text", "text": QUESTIONS[0]}]),
+        # the space: of what a template glues to an answer no word is made
+        ("assistant", [{"type": "text", "text": "red circle "}]),
+        ("user", [{"type": "text", "text": QUESTIONS[1]}]),
+    ]
+    text = tokenizer.apply_chat_template(
+        [{"role": role, "content": content} for role, content in turns],
+        chat_template=template,
+        tokenize=False,
+        add_generation_prompt=True,
+    )
+    prompt, said = held(told)
+    new = last.stats.prompt_tokens - len(prompt)  # nothing of it was in a cache
+    assert 0 < len(said) - new <= NEW
+    assert list(said[:new]) == tokenizer(text, add_special_tokens=False)["input_ids"][-new:]
+
+
+def test_turns_from_elsewhere_that_cannot_be_meant(vlm: VideoLLM, video: Any) -> None:
+    chat = vlm.chat(video, max_new_tokens=2)
+    with pytest.raises(errors.InvalidTypeError, match="answer must be text, got NoneType"):
+        chat.recall(QUESTIONS[0], None)  # type: ignore[arg-type]
+    with pytest.raises(errors.InvalidValueError, match="answer must not contain the placeholders '<video>'"):
+        chat.recall(QUESTIONS[0], "a <video>")
+    with pytest.raises(errors.InvalidValueError, match="question must not be empty"):
+        chat.recall("", "red")
+    assert chat.ask(QUESTIONS[0]).text == vlm.ask(video, QUESTIONS[0], max_new_tokens=2).text
+
+
 def test_questions_that_cannot_be_meant(vlm: VideoLLM, video: Any) -> None:
     chat = vlm.chat(video, max_new_tokens=2)
     chat.ask(QUESTIONS[0])
