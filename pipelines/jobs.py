@@ -10,9 +10,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from string import ascii_uppercase
 from typing import Any
 
+from streamprune.benchmarks.item import LETTERS, Item
 from streamprune.checks import check_number
 from streamprune.errors import (
     InvalidTypeError,
@@ -50,6 +50,16 @@ class JobLine:
     answer: str | None = None
     start_seconds: float | None = None
     end_seconds: float | None = None
+
+    @property
+    def item(self) -> Item:
+        """The same as loaders of benchmarks give it."""
+        return Item(**{name: getattr(self, name) for name in _FIELDS})
+
+    @property
+    def prompt(self) -> str:
+        """What a model is asked: the question as it stands, or with lettered options below it."""
+        return self.item.prompt if self.options else self.question
 
 
 _FIELDS = tuple(one.name for one in fields(JobLine))
@@ -172,8 +182,8 @@ def _options(value: object) -> tuple[str, ...]:
         return ()
     if not isinstance(value, list) or not all(isinstance(one, str) and one.strip() for one in value):
         raise InvalidTypeError(f"options must be a list of texts, got {value!r}")
-    if not 2 <= len(value) <= len(ascii_uppercase):
-        raise InvalidValueError(f"options must be 2 to {len(ascii_uppercase)} texts, got {len(value)}")
+    if not 2 <= len(value) <= len(LETTERS):
+        raise InvalidValueError(f"options must be 2 to {len(LETTERS)} texts, got {len(value)}")
     return tuple(value)
 
 
@@ -183,7 +193,7 @@ def _answer(value: object, options: tuple[str, ...]) -> str:
         raise InvalidTypeError(f"answer must be text, got {value!r}")
     if not options:
         return value
-    letters = ascii_uppercase[: len(options)]
+    letters = LETTERS[: len(options)]
     if value in options:
         return letters[options.index(value)]
     if len(value) != 1 or value.upper() not in letters:

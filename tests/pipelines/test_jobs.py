@@ -41,6 +41,15 @@ def test_lines_are_read_with_their_defaults(tmp_path: Path) -> None:
     assert (third.answer, third.start_seconds, third.end_seconds) == ("yes", 1.0, 2.5)
 
 
+def test_lines_are_items_with_a_prompt(tmp_path: Path) -> None:
+    choice = {"video": "b.mp4", "question": "which?", "options": ["red", "blue"], "answer": "red"}
+    free, chosen = read_jobs(_written(tmp_path, {"video": "a.mp4", "question": "what?"}, choice))
+    assert (free.item.id, free.item.video, free.prompt) == ("1", tmp_path / "a.mp4", "what?")
+    assert (chosen.item.options, chosen.item.answer) == (("red", "blue"), "A")
+    assert chosen.prompt == chosen.item.prompt
+    assert "B. blue" in chosen.prompt
+
+
 def test_a_file_of_another_system_is_read(tmp_path: Path) -> None:
     path = tmp_path / "jobs.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"video": "\xc3\xa9.mp4", "question": "q"}\r\n\r\n')
