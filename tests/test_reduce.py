@@ -35,6 +35,9 @@ class Brightest(PreLLMMethod):
 class FirstTwo:
     """The least a reducer can be."""
 
+    def __repr__(self) -> str:
+        return "FirstTwo()"
+
     def reduce(self, tokens: VisualTokens) -> Reduction:
         return Reduction.select(tokens, torch.tensor([1, 0]))
 
