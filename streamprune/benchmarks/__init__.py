@@ -2,7 +2,7 @@
 
 from streamprune.benchmarks.item import Item
 from streamprune.benchmarks.loading import BENCHMARKS, LoadedSet, detect, load_items, load_set
-from streamprune.benchmarks.scoring import Score, read_letter, score
+from streamprune.benchmarks.scoring import Score, read_letter, score, whole_groups
 
 __all__ = [
     "BENCHMARKS",
@@ -14,4 +14,5 @@ __all__ = [
     "load_set",
     "read_letter",
     "score",
+    "whole_groups",
 ]

@@ -11,8 +11,9 @@ from typing import ClassVar
 
 from streamprune.benchmarks.item import LETTERS, Item
 from streamprune.benchmarks.records import Record, read_records
-from streamprune.errors import InvalidValueError, SourceNotFoundError
+from streamprune.errors import SourceNotFoundError
 
+_SHOWN = 4
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 
 
@@ -40,6 +41,11 @@ class SetFolder:
             if found:
                 return found
         return []
+
+    def images(self, name: str, *under: str) -> Path:
+        """Where the folder of images ``name`` is, as :meth:`video` says for files."""
+        there = [self.path / folder / name for folder in under if (self.path / folder / name).is_dir()]
+        return (there or [self.path / under[0] / name])[0]
 
     def video(self, name: str, *under: str) -> Path:
         """Where the video ``name`` is: in the first of the folders ``under`` that has it.
@@ -87,32 +93,51 @@ class Benchmark(ABC):
     def items(self, folder: SetFolder) -> Iterator[Item]:
         """The questions of ``folder`` in the order of its files."""
 
+    def paths(self, folder: SetFolder) -> list[Path]:
+        """The question files that are there."""
+        return folder.files(self.question_files)
+
     def recognises(self, folder: SetFolder) -> bool:
         """Whether the question files are there and look like this set's."""
         return any(
             set(self.columns) <= set(records[0].values)
-            for path in folder.files(self.question_files)[:1]
+            for path in self.paths(folder)[:1]
             if (records := read_records(path))
         )
 
-    def records(self, folder: SetFolder) -> Iterator[Record]:
-        """Every record of the question files.
+    def tables(self, folder: SetFolder) -> Iterator[tuple[Path, list[Record]]]:
+        """Every question file with its records.
 
         Raises:
             SourceNotFoundError: none of the question files is there; they are named.
         """
-        paths = folder.files(self.question_files)
+        for path in self.required_paths(folder):
+            yield path, read_records(path)
+
+    def records(self, folder: SetFolder) -> Iterator[Record]:
+        """Every record of the question files."""
+        for _, records in self.tables(folder):
+            yield from records
+
+    def required_paths(self, folder: SetFolder) -> list[Path]:
+        """The question files that are there, at least one."""
+        paths = self.paths(folder)
         if not paths:
             raise self.not_this_set(folder)
-        for path in paths:
-            yield from read_records(path)
+        return paths
 
     def not_this_set(self, folder: SetFolder) -> SourceNotFoundError:
         """The error for a folder without the set's question files."""
         return SourceNotFoundError(
-            f"{folder.path} is not a folder of {self.title}: looked for {' or '.join(self.question_files)}. "
+            f"{folder.path} is not a folder of {self.title}: looked for {self.looked_for}. "
             f"Expected: {self.layout}"
         )
+
+    @property
+    def looked_for(self) -> str:
+        """The first few of the question files, for messages."""
+        more = len(self.question_files) - _SHOWN
+        return " or ".join(self.question_files[:_SHOWN]) + (f" ({more} more)" if more > 0 else "")
 
 
 def letter_at(record: Record, column: str, options: tuple[str, ...]) -> str:
@@ -148,9 +173,3 @@ def without_letters(options: tuple[str, ...]) -> tuple[str, ...]:
         else:
             return options
     return tuple(bare)
-
-
-def unknown_subset(benchmark: Benchmark, subset: str) -> InvalidValueError:
-    """The error for a part that the set does not have."""
-    known = ", ".join(benchmark.subsets) or "none"
-    return InvalidValueError(f"subset of {benchmark.title} must be one of: {known}; got {subset!r}")

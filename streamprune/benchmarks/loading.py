@@ -6,12 +6,37 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from streamprune.benchmarks.base import Benchmark, SetFolder, unknown_subset
+from streamprune.benchmarks.base import Benchmark, SetFolder
+from streamprune.benchmarks.cg_bench import CGBench
+from streamprune.benchmarks.conversations import Conversations
+from streamprune.benchmarks.ego_schema import EgoSchema
 from streamprune.benchmarks.item import Item
+from streamprune.benchmarks.long_video_bench import LongVideoBench
+from streamprune.benchmarks.mlvu import MLVU
+from streamprune.benchmarks.mvbench import MVBench
+from streamprune.benchmarks.next_qa import NExTQA
+from streamprune.benchmarks.ovo_bench import OVOBench
+from streamprune.benchmarks.streaming_bench import StreamingBench
 from streamprune.benchmarks.video_mme import VideoMME
+from streamprune.benchmarks.vn_bench import VNBench
 from streamprune.errors import InvalidValueError, SourceError, SourceNotFoundError, UnknownNameError
 
-BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in (VideoMME(),)}
+BENCHMARKS: dict[str, Benchmark] = {
+    benchmark.name: benchmark
+    for benchmark in (
+        VideoMME(),
+        MLVU(),
+        LongVideoBench(),
+        EgoSchema(),
+        MVBench(),
+        NExTQA(),
+        StreamingBench(),
+        OVOBench(),
+        VNBench(),
+        CGBench(),
+        Conversations(),
+    )
+}
 _SHOWN = 5
 
 
@@ -52,17 +77,17 @@ def load_set(
         allow_missing: leave out questions whose video is not there, and name those videos in the result.
 
     Raises:
-        UnknownNameError: no such set.
+        UnknownNameError: no such set, or no such subset of it.
         SourceNotFoundError: no such folder, not that set's, or videos missing (how many, and the first).
         SourceFormatError: a question file that is broken, with its line.
-        InvalidValueError: a missing column, an answer out of range, an id twice, a subset that is none.
+        InvalidValueError: a missing column, an answer out of range, an id twice, nothing to ask.
     """
     path = Path(folder)
     if not path.is_dir():
         raise SourceNotFoundError(f"{path} is no folder; give the one that the set was unpacked into")
     benchmark = _named(detect(path) if name == "auto" else name)
     if subset is not None and subset not in benchmark.subsets:
-        raise unknown_subset(benchmark, subset)
+        raise UnknownNameError.among(f"subset of {benchmark.title}", subset, benchmark.subsets)
     if subtitles and not benchmark.has_subtitles:
         with_them = ", ".join(key for key, one in BENCHMARKS.items() if one.has_subtitles)
         raise InvalidValueError(
@@ -72,7 +97,8 @@ def load_set(
     items = list(benchmark.items(source))
     _check_ids(benchmark, items)
     if not items:
-        raise InvalidValueError(f"{path} holds no question of {benchmark.title}")
+        part = f" of subset {subset!r}" if subset else ""
+        raise InvalidValueError(f"{path} holds no question of {benchmark.title}{part}")
     return _with_videos(benchmark, source, items, allow_missing=allow_missing)
 
 
@@ -99,7 +125,7 @@ def detect(folder: Path | str) -> str:
         return found[0]
     if found:
         raise SourceNotFoundError(f"{folder} could be any of {', '.join(found)}; say which one it is")
-    looked_for = "; ".join(f"{name}: {' or '.join(one.question_files)}" for name, one in BENCHMARKS.items())
+    looked_for = "; ".join(f"{name}: {one.looked_for}" for name, one in BENCHMARKS.items())
     raise SourceNotFoundError(f"{folder} is no folder of a known set. Looked for {looked_for}")
 
 

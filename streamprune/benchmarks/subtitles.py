@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from streamprune.errors import SourceFormatError
+from streamprune.errors import InvalidValueError, SourceFormatError
 
 _STAMP = r"(?:(\d+):)?(\d{1,2}):(\d{2})[,.](\d{1,3})"
 _TIMING = re.compile(rf"{_STAMP}\s*-->\s*{_STAMP}")
@@ -35,6 +35,18 @@ def read_srt(path: Path) -> list[Line]:
     if content.strip() and not timed:
         raise SourceFormatError(f"{path} has no line of the form 00:00:01,000 --> 00:00:02,000")
     return [line for line in timed if line.text]
+
+
+def clock_seconds(text: str, place: str) -> float:
+    """Seconds of "h:mm:ss.fff", "mm:ss" or "ss".
+
+    Raises:
+        InvalidValueError: it is none of them; ``place`` says where it stands.
+    """
+    parts = text.strip().split(":")
+    if len(parts) > 3 or not all(re.fullmatch(r"\d+(?:\.\d+)?", part) for part in parts):
+        raise InvalidValueError(f"{place}: a time must be h:mm:ss, got {text!r}")
+    return float(sum(float(part) * 60**power for power, part in enumerate(reversed(parts))))
 
 
 def with_subtitles(question: str, lines: list[Line]) -> str:

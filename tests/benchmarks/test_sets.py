@@ -1,0 +1,194 @@
+"""Every set's own layout, read into items."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from streamprune.benchmarks import BENCHMARKS, Item, Score, detect, load_items, load_set, whole_groups
+from streamprune.readers import open_source
+from tests.benchmarks.releases import RELEASES
+
+Folders = dict[str, Path]
+
+
+def test_every_set_is_tested() -> None:
+    assert RELEASES.keys() == BENCHMARKS.keys()
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_folders_are_recognised(name: str, folders: Folders) -> None:
+    assert detect(folders[name]) == name
+    loaded = load_set("auto", folders[name])
+    assert loaded.name == name
+    assert list(loaded.items) == load_items(name, str(folders[name]))
+    assert loaded.missing == ()
+    assert loaded.skipped == 0
+    assert all(item.video.exists() and item.prompt for item in loaded.items)
+
+
+def test_video_mme(folders: Folders) -> None:
+    first, second = load_items("video-mme", folders["video-mme"])
+    assert first == Item(
+        id="001-1",
+        video=folders["video-mme"] / "data/fFjv93ACGo8.mp4",
+        question="How many lanterns hang in the yard?",
+        options=("Two.", "Three.", "A dozen.", "None."),
+        answer="C",
+        category="Counting Problem",
+        tags={"duration": "short", "domain": "Knowledge", "sub_category": "Humanity & History"},
+    )
+    assert second.video.name == "N1cdUjctpG8.MP4"
+    assert load_items("video-mme", folders["video-mme"], subset="long") == [second]
+
+
+def test_video_mme_with_subtitles(folders: Folders) -> None:
+    loaded = load_set("video-mme", folders["video-mme"], subtitles=True)
+    first, second = loaded.items
+    assert first.question.splitlines()[1:3] == ["Good & bad", "lanterns"]
+    assert first.question.endswith("\nHow many lanterns hang in the yard?")
+    assert second.question == "How many lanterns hang in the yard?"
+    assert loaded.notes == ("1 videos have no file in subtitle/; asked without",)
+
+
+def test_mlvu(folders: Folders) -> None:
+    loaded = load_set("mlvu", folders["mlvu"])
+    assert [(item.id, item.answer, item.category) for item in loaded.items] == [
+        ("plotQA_0", "B", "plotQA"),
+        ("count_0", "C", "count"),
+        ("count_1", "A", "count"),
+    ]
+    # one name in two tasks is two videos, and folders come with and without the number
+    assert [str(item.video.relative_to(folders["mlvu"])) for item in loaded.items[:2]] == [
+        "video/1_plotQA/movie_1.mp4",
+        "video/count/movie_1.mp4",
+    ]
+    assert loaded.notes == (
+        "9_summary.json: 1 free texts that need a judge are left out; subset 'generation' reads them",
+    )
+    (summary,) = load_items("mlvu", folders["mlvu"], subset="generation")
+    assert (summary.options, summary.answer) == ((), "A man carries water up a hill.")
+    assert [item.id for item in load_items("mlvu", folders["mlvu"], subset="count")] == ["count_0", "count_1"]
+
+
+def test_longvideobench(folders: Folders) -> None:
+    (item,) = load_items("longvideobench", folders["longvideobench"])
+    assert (item.id, item.answer, item.category) == ("86CxyhFV9MI_0", "B", "T2E")
+    assert item.tags["duration"] == "15"
+    (unpublished,) = load_items("longvideobench", folders["longvideobench"], subset="test")
+    assert unpublished.answer is None
+
+
+def test_longvideobench_subtitles_are_those_of_the_clip(folders: Folders) -> None:
+    (item,) = load_items("longvideobench", folders["longvideobench"], subtitles=True)
+    assert item.question.splitlines() == [
+        "Subtitles of the video:",
+        "the bell rings",
+        "and the door opens",
+        "",
+        "What happens after the bell?",
+    ]
+    loaded = load_set("longvideobench", folders["longvideobench"], subset="test", subtitles=True)
+    assert loaded.notes == ("test0_0: no file subtitles/test0_en.json; asked without",)
+
+
+def test_egoschema(folders: Folders) -> None:
+    loaded = load_set("egoschema", folders["egoschema"])
+    assert [(item.id, item.answer) for item in loaded.items] == [("001934bb-81bd", "D")]
+    assert loaded.items[0].options[4] == "C does thing 4"
+    assert "1 questions without a published answer" in loaded.notes[0]
+    full = load_items("egoschema", folders["egoschema"], subset="full")
+    assert [item.answer for item in full] == ["D", None]
+
+
+def test_mvbench(folders: Folders) -> None:
+    loaded = load_set("mvbench", folders["mvbench"])
+    sequence, antonym, episode, whole = loaded.items
+    assert (sequence.id, sequence.answer) == ("action_sequence_0", "B")
+    assert (sequence.start_seconds, sequence.end_seconds, sequence.streaming) == (11.1, 18.2, False)
+    assert (antonym.video.suffix, antonym.start_seconds) == (".webm", None)
+    assert (episode.fps, episode.end_seconds) == (3.0, 0.9)
+    assert (whole.start_seconds, whole.end_seconds) == (None, None)
+    assert "record 2: start 9 and end 2 are no part" in loaded.notes[0]
+    assert loaded.notes[1].startswith("17 of 20 tasks are not there: json/action_prediction.json")
+    assert load_items("mvbench", folders["mvbench"], subset="action_antonym") == [antonym]
+    with open_source(episode.video, fps=episode.fps) as source:
+        assert source.info.duration_seconds == 1.0
+
+
+def test_next_qa(folders: Folders) -> None:
+    first, second = load_items("next-qa", folders["next-qa"])
+    assert (first.id, first.answer, first.category, first.tags) == (
+        "4010069381_6",
+        "A",
+        "CH",
+        {"kind": "causal"},
+    )
+    assert (second.answer, second.options[4]) == ("E", "say no, thanks")
+    assert first.video == folders["next-qa"] / "NExTVideo/1164/6233408665.mp4"
+
+
+def test_streamingbench(folders: Folders) -> None:
+    loaded = load_set("streamingbench", folders["streamingbench"])
+    real, serve, points = loaded.items
+    assert (real.id, real.answer, real.options[2]) == ("real_0", "C", "A radio.")
+    assert (real.streaming, real.start_seconds, real.end_seconds) == (True, None, 91.0)
+    assert serve.question == "Who serves?"
+    assert (points.id, points.end_seconds) == ("sqa_1", 3782.0)
+    # the right answer of the earlier question is told, its other options are not
+    assert "At 00:00:36: Who serves? Right answer: Fan." in points.question
+    assert points.question.endswith("The question now: What is his score?")
+    assert "Wang" not in points.question
+    assert loaded.notes[0].startswith("questions_proactive.json is left out")
+
+
+def test_ovo_bench(folders: Folders) -> None:
+    backward, none_yet, three, step, unclear = load_items("ovo-bench", folders["ovo-bench"])
+    assert (backward.id, backward.answer, backward.options[2]) == ("0", "C", "eggplant")
+    assert [item.end_seconds for item in (none_yet, three, step)] == [4.5, 9.0, 12.0]
+    assert [item.answer for item in (none_yet, three, step, unclear)] == ["0", "3", "Yes", "No"]
+    assert "jump over the rope" in three.question
+    assert "pump up the tire" in step.question
+    assert "What does she do with the car?" in unclear.question
+    # cut videos where they are there, else the whole one, which end_seconds cuts
+    assert [item.video.name for item in (three, unclear)] == ["7_1.mp4", "tt0048028.mp4"]
+    assert all(item.streaming for item in (backward, none_yet, three, step, unclear))
+    forward = load_items("ovo-bench", folders["ovo-bench"], subset="forward")
+    assert {item.category for item in forward} == {"REC", "SSR", "CRR"}
+    assert load_items("ovo-bench", folders["ovo-bench"], subset="SSR") == [step]
+
+
+def test_vnbench_counts_a_question_when_all_tries_are_right(folders: Folders) -> None:
+    items = load_items("vnbench", folders["vnbench"])
+    assert [item.answer for item in items] == ["C", "D", "A", "B"]
+    assert {item.options[item.letters.index(item.answer or "")] for item in items} == {"3"}
+    assert {item.tags["group"] for item in items} == {"10_cnt_edit1"}
+    assert items[0].evidence == ((4.5, 4.5), (20.0, 20.0), (41.0, 41.0))
+    right, wrong = Score(True, True, True), Score(False, True, False)
+    assert whole_groups((item, right) for item in items) == [(items[0], right)]
+    assert whole_groups((item, wrong if item is items[2] else right) for item in items) == [(items[0], wrong)]
+
+
+def test_items_without_a_group_stay_as_they_are(folders: Folders) -> None:
+    items = load_items("mlvu", folders["mlvu"])
+    scored = [(item, Score(True, True, True)) for item in items]
+    assert whole_groups(scored) == scored
+
+
+def test_cg_bench_has_evidence(folders: Folders) -> None:
+    item = load_items("cg-bench", folders["cg-bench"], subtitles=True)[0]
+    assert (item.id, item.answer, item.evidence) == ("5", "C", ((12.0, 15.5), (80.0, 81.0)))
+    assert "Good & bad" in item.question
+
+
+def test_questions_grouped_by_video(folders: Folders) -> None:
+    knife, who = load_items("conversations", folders["conversations"])
+    assert (knife.id, knife.answer, knife.evidence) == ("v1_0", "B", ((5.0, 9.0),))
+    assert (who.id, who.answer, who.evidence) == ("v1_1", "A", ())
+
+
+def test_a_video_of_an_item_opens(folders: Folders) -> None:
+    item = load_items("cg-bench", folders["cg-bench"])[0]
+    with open_source(item.video) as source:
+        assert source.info.num_frames == 3
