@@ -24,7 +24,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("report",),
     ("pipelines",),
     ("embedded",),
-    ("web",),
+    ("web", "integrations"),
     ("cli", "__init__"),
     ("__main__",),
 ]

@@ -1,0 +1,331 @@
+"""What vLLM is told, without vLLM: counts before the video is seen, masks after, and reasons of refusals."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from streamprune.errors import InvalidTypeError, InvalidValueError, UnknownNameError, UnsupportedModelError
+from streamprune.integrations import vllm_hooks, vllm_plugin
+from streamprune.integrations.vllm_pruner import VideoPruner, servable_methods
+from streamprune.pre_llm.base import PreLLMMethod
+from streamprune.reduce import reduce_tokens
+from streamprune.registry import register_method, unregister_method
+from streamprune.tokens import Reduction, VideoGrid, VisualTokens
+
+SERVED = [name for name, lacking in servable_methods().items() if lacking is None]
+REFUSED = {name: lacking for name, lacking in servable_methods().items() if lacking is not None}
+MERGING = ("aim", "atc", "llava_scissor", "tome")
+# one frame, one token a frame, one row, odd sides, and a clip
+GRIDS = [(1, 1, 1), (1, 3, 4), (5, 1, 1), (3, 1, 7), (4, 2, 3), (7, 5, 5), (9, 4, 4)]
+RATES = (0.0, 0.1, 0.5, 0.75, 0.9, 0.99)
+
+
+@pytest.fixture(autouse=True)
+def _no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(vllm_plugin.METHOD, raising=False)
+    monkeypatch.delenv(vllm_plugin.OPTIONS, raising=False)
+
+
+def features_of(grid: tuple[int, int, int], channels: int = 8, seed: int = 0) -> torch.Tensor:
+    frames, rows, cols = grid
+    generator = torch.Generator().manual_seed(seed)
+    still = torch.randn(1, rows * cols, channels, generator=generator)
+    moved = torch.randn(frames, rows * cols, channels, generator=generator)
+    return (still + 0.7 * moved).reshape(-1, channels)
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_the_mask_keeps_what_the_prompt_was_told(name: str) -> None:
+    pruner = VideoPruner(method=name)
+    for grid in GRIDS:
+        frames, rows, cols = grid
+        for rate in RATES:
+            announced = pruner.count(rows * cols, frames, rate)
+            features = features_of(grid)
+            reduction = reduce_tokens(
+                features.reshape(*grid, -1), name, keep_ratio=round(1 - rate, 6)
+            )  # fails here when 1 - rate is not what was meant
+            mask = pruner.mask(features, VideoGrid(*grid), rate)
+            assert mask.dtype == torch.bool
+            assert int(mask.sum()) == announced == len(reduction), (grid, rate)
+            assert mask.nonzero().flatten().tolist() == reduction.index.tolist()
+            assert torch.equal(features[mask], reduction.features)
+            assert 1 <= announced <= frames * rows * cols
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_nothing_pruned_is_everything_untouched(name: str) -> None:
+    features = features_of((3, 4, 4))
+    before = features.clone()
+    assert VideoPruner(method=name).mask(features, VideoGrid(3, 4, 4), 0.0).all()
+    assert torch.equal(features, before)
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_only_methods_that_merge_write_and_only_into_what_stays(name: str) -> None:
+    features = features_of((4, 4, 4))
+    before = features.clone()
+    mask = VideoPruner(method=name).mask(features, VideoGrid(4, 4, 4), 0.75)
+    assert torch.equal(features, before) == (name not in MERGING)
+    assert torch.equal(features[~mask], before[~mask])
+
+
+@pytest.mark.parametrize("name", ["divprune", "tome"])
+def test_rows_of_deeper_layers_share_the_fate_of_their_token_unscored(name: str) -> None:
+    grid = VideoGrid(4, 3, 3)
+    features = features_of((4, 3, 3))
+    deeper = features_of((4, 3, 3), seed=1) * 100
+    both = torch.cat([features, deeper], 1)
+    pruner = VideoPruner(method=name)
+    mask = pruner.mask(both, grid, 0.5, scored_channels=8)
+    decided = pruner.reduce(features, grid, 0.5)
+    assert mask.nonzero().flatten().tolist() == decided.index.tolist()
+    assert torch.equal(both[mask][:, :8], decided.features)
+    assert torch.equal(both[mask][:, 8:], decided.apply(deeper))
+
+
+def test_a_video_of_nan_ends_no_server(caplog: pytest.LogCaptureFixture) -> None:
+    features = torch.full((2 * 9, 8), float("nan"))
+    features[:9] = float("inf")
+    with caplog.at_level(logging.WARNING):
+        mask = VideoPruner(method="divprune").mask(features, VideoGrid(2, 3, 3), 0.5)
+    assert int(mask.sum()) == 9
+    assert "NaN or infinite" in caplog.text
+
+
+def test_half_precision_stays_half() -> None:
+    features = features_of((4, 4, 4)).to(torch.bfloat16)
+    assert int(VideoPruner(method="tome").mask(features, VideoGrid(4, 4, 4), 0.5).sum()) == 32
+    assert features.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("name", "lacks"),
+    [
+        ("fastvid", "needs the signals saliency, frame_features"),
+        ("streamprune", "needs the signal saliency"),
+        ("dytok", "needs the signals query_frame_attention"),
+        ("cdpruner", "text_embeds"),
+        ("flashvid", "can keep a token twice"),
+        ("pool", "depends on a frame's rows and columns"),
+        ("vidcom2", "depends on what is in the video"),
+        ("sttm", "depends on what is in the video"),
+    ],
+)
+def test_refusals_say_what_is_missing(name: str, lacks: str) -> None:
+    with pytest.raises(InvalidValueError, match=lacks) as refused:
+        VideoPruner(method=name)
+    assert "It can serve: none, random, stride" in str(refused.value)
+    assert lacks in REFUSED[name]
+
+
+def test_every_method_is_served_or_refused_for_a_reason() -> None:
+    assert len(SERVED) >= 16
+    assert set(MERGING) < set(SERVED)
+    assert all("depends on" in why or "needs the signal" in why or "twice" in why for why in REFUSED.values())
+
+
+def test_options_decide_too() -> None:
+    assert VideoPruner(method="stride", options={"within": "frame"}).count(16, 4, 0.5) == 32
+    with pytest.raises(InvalidValueError, match="needs the signal pixel_change"):
+        VideoPruner(method="evs", options={"compare": "pixels"})
+    with pytest.raises(UnknownNameError, match="unknown option of stride 'width'"):
+        VideoPruner(method="stride", options={"width": 2})
+    with pytest.raises(InvalidValueError, match="--video-pruning-rate says how much goes"):
+        VideoPruner(method="stride", options={"budget": 3})
+
+
+@pytest.mark.parametrize("rate", [1.0, -0.1, float("nan"), 1.5])
+def test_rates_are_the_share_removed(rate: float) -> None:
+    with pytest.raises(InvalidValueError, match=r"must be in \[0, 1\), the share REMOVED"):
+        VideoPruner(method="stride").count(16, 4, rate)
+
+
+def test_a_rate_that_is_no_number() -> None:
+    with pytest.raises(InvalidTypeError, match="must be a number"):
+        VideoPruner(method="stride").count(16, 4, "0.5")  # type: ignore[arg-type]
+
+
+class _Boastful(PreLLMMethod):
+    """Announces one token more than it keeps."""
+
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def reduce(self, tokens: VisualTokens) -> Reduction:
+        return Reduction.select(tokens, torch.arange(self.budget.tokens(len(tokens)) - 1))
+
+
+class _Unannounced:
+    """Reduces, and never says how much."""
+
+    def reduce(self, tokens: VisualTokens) -> Reduction:
+        return Reduction.identity(tokens)
+
+
+def test_a_wrong_count_never_reaches_the_prompt() -> None:
+    register_method(_Boastful, "boastful")
+    try:
+        with pytest.raises(InvalidValueError, match=r"announced 18 tokens .* kept 17"):
+            VideoPruner(method="boastful").mask(features_of((4, 3, 3)), VideoGrid(4, 3, 3), 0.5)
+    finally:
+        unregister_method("boastful")
+
+
+def test_a_method_without_a_count_is_refused() -> None:
+    register_method(_Unannounced, "unannounced")
+    try:
+        with pytest.raises(InvalidValueError, match="cannot say beforehand"):
+            VideoPruner(method="unannounced")
+    finally:
+        unregister_method("unannounced")
+
+
+# --- the plug-in, against modules shaped as vLLM's ---
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What a vLLM would have in its registry."""
+    found: dict[str, str] = {}
+    vllm = ModuleType("vllm")
+    vllm.ModelRegistry = SimpleNamespace(register_model=found.__setitem__)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vllm", vllm)
+    return found
+
+
+def stock_module() -> Any:
+    module = ModuleType("stock")
+    module.compute_retained_tokens_count = (  # type: ignore[attr-defined]
+        lambda tokens_per_frame, num_frames, q: int(tokens_per_frame * num_frames * (1 - q))
+    )
+    module.compute_retention_mask = (  # type: ignore[attr-defined]
+        lambda video_embeds, video_size_thw, spatial_merge_size, q: "stock mask"
+    )
+    return module
+
+
+def test_being_installed_changes_nothing(registered: dict[str, str]) -> None:
+    vllm_plugin.register()
+    assert registered == {}
+    module = stock_module()
+    vllm_hooks.answer_pruning(module)
+    assert module.compute_retained_tokens_count(36, 8, 0.75) == 72
+    assert module.compute_retention_mask(features_of((2, 3, 3)), (2, 6, 6), 2, 0.5) == "stock mask"
+
+
+def test_a_choice_is_registered_as_often_as_vllm_asks(
+    registered: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(vllm_plugin.METHOD, "divprune")
+    vllm_plugin.register()
+    once = dict(registered)
+    vllm_plugin.register()
+    assert registered == once
+    assert set(once) == {"Qwen2_5_VLForConditionalGeneration", "Qwen3VLForConditionalGeneration"}
+    assert vllm_plugin.chosen_pruner() is vllm_plugin.chosen_pruner()
+
+
+def test_the_chosen_method_answers_and_once_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = stock_module()
+    vllm_hooks.answer_pruning(module)
+    answers = module.compute_retention_mask
+    vllm_hooks.answer_pruning(module)
+    assert module.compute_retention_mask is answers
+    monkeypatch.setenv(vllm_plugin.METHOD, "stride")
+    mask = module.compute_retention_mask(features_of((4, 3, 3)), [4, 6, 6], spatial_merge_size=2, q=0.75)
+    assert int(mask.sum()) == module.compute_retained_tokens_count(9, 4, 0.75) == 9
+
+
+def test_another_vllm_is_told_apart() -> None:
+    module = stock_module()
+    del module.compute_retention_mask
+    with pytest.raises(UnsupportedModelError, match=r"stock has no compute_retention_mask; .* vLLM 0\.32"):
+        vllm_hooks.answer_pruning(module)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "says"),
+    [
+        ("fastvid", "", "needs the signals saliency"),
+        ("divprun", "", "Did you mean 'divprune'"),
+        ("stride", "{", r"must be a JSON object, e\.g"),
+        ("stride", "[1]", "must be a JSON object"),
+        ("", '{"seed": 1}', "STREAMPRUNE_VLLM_METHOD names no method"),
+    ],
+)
+def test_bad_choices_end_the_start(
+    registered: dict[str, str], monkeypatch: pytest.MonkeyPatch, method: str, options: str, says: str
+) -> None:
+    monkeypatch.setenv(vllm_plugin.METHOD, method)
+    monkeypatch.setenv(vllm_plugin.OPTIONS, options)
+    with pytest.raises((InvalidValueError, UnknownNameError), match=says):
+        vllm_plugin.register()
+    assert registered == {}
+
+
+def test_settings_that_do_not_fit(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    theirs = SimpleNamespace(video_pruning_rate=0.5, video_pruning_method="vidcom2")
+    vllm_hooks.check_pruning(theirs)  # nobody chose ours
+    monkeypatch.setenv(vllm_plugin.METHOD, "divprune")
+    with pytest.raises(InvalidValueError, match="--video-pruning-method vidcom2 asks for vLLM's own"):
+        vllm_hooks.check_pruning(theirs)
+    with caplog.at_level(logging.WARNING):
+        vllm_hooks.check_pruning(SimpleNamespace(video_pruning_rate=None, video_pruning_method="evs"))
+    assert "no --video-pruning-rate: every token stays" in caplog.text
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_the_cpu_runner_learns_what_its_model_does(monkeypatch: pytest.MonkeyPatch, told: bool) -> None:
+    class Runner:
+        def __init__(self) -> None:
+            self.is_multimodal_pruning_enabled = False
+
+    module = ModuleType("runner")
+    module.CPUModelRunner = Runner  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vllm.v1.worker.cpu_model_runner", module)
+    runner: Any = Runner()
+    for _ in range(2):
+        vllm_hooks.mend_cpu_runner()
+    assert not runner.is_multimodal_pruning_enabled  # no model yet
+    if told:
+        runner.is_multimodal_pruning_enabled = True
+    runner.model = SimpleNamespace(is_multimodal_pruning_enabled=not told)
+    assert runner.is_multimodal_pruning_enabled
+
+
+def test_request_features_are_copied_before_merged_rows_are_written() -> None:
+    class Stock:
+        visual_dim = 8
+
+        def _postprocess_video_embeds_evs(self, rows: Any, given: Any) -> Any:
+            return rows, vllm_hooks._scored_channels.get()
+
+    class Ours(vllm_hooks.PrunedVideos, Stock):
+        def __init__(self) -> None:
+            pass
+
+    rows = features_of((1, 2, 2))
+    (copied,), channels = Ours()._postprocess_video_embeds_evs((rows,), {"type": "video_embeds"})
+    assert torch.equal(copied, rows)
+    assert copied.data_ptr() != rows.data_ptr()
+    assert channels == 8
+    (same,), _ = Ours()._postprocess_video_embeds_evs((rows,), {"type": "pixel_values_videos"})
+    assert same is rows
+
+
+def test_only_marks_of_frames_stay() -> None:
+    start, end, image, video, text = 4, 5, 6, 7, 50
+    # the mark of the video, a frame, a frame that lost all its tokens, the end of the video; then a picture
+    ids = [text, start, text, start, video, video, end, text, start, end, end, start, image, end]
+    meant = [text, end, text, start, video, video, end, text, start, end, end, start, image, end]
+    told = {"start": start, "end": end, "shown": (image, video)}
+    assert vllm_hooks.only_frame_starts(ids, **told) == meant  # type: ignore[arg-type]
+    row = torch.tensor(ids)
+    assert vllm_hooks.only_frame_starts(row, **told).tolist() == meant  # type: ignore[arg-type, union-attr]
+    assert vllm_hooks.only_frame_starts(meant, **told) is meant  # type: ignore[arg-type]
