@@ -2,7 +2,7 @@
 
 from streamprune.benchmarks.item import Item
 from streamprune.benchmarks.loading import BENCHMARKS, LoadedSet, detect, load_items, load_set
-from streamprune.benchmarks.scoring import Score, read_letter, score, whole_groups
+from streamprune.benchmarks.scoring import Score, read_letter, score
 
 __all__ = [
     "BENCHMARKS",
@@ -14,5 +14,4 @@ __all__ = [
     "load_set",
     "read_letter",
     "score",
-    "whole_groups",
 ]

@@ -24,8 +24,8 @@ class Item:
         options: texts to choose from, without letters; empty where the answer is free. At most 26.
         answer: a letter from "A" where options are given, else the text; None where it is not published.
         category: what tables group by, the set's own type of task.
-        tags: more of what the set says, for example duration or domain; ``group`` names items that count
-            only when all of them are right.
+        tags: more of what the set says, for example domain; ``kind`` is what a second table groups by, and
+            ``group`` names items that count only when all of them are right.
         start_seconds: nothing before this may be shown; None is the start of the video.
         end_seconds: nothing after this may be shown; in streaming sets the moment of the question.
         streaming: the question is asked while the video runs.

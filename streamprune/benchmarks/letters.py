@@ -12,7 +12,7 @@ _LETTER = r"[(\[\"']?([A-Z])(?![\w'+#-]|\.\w)[)\]\"']?"
 _NOUN = r"(?:options?|choices?|letter|answer)"
 _STATED = re.compile(
     rf"(?i:\b(?:answer|choice|option)\b(?:\s+to\s+the\s+question)?(?:\s*(?:is|would\s+be|should\s+be|must\s+be|:|=))+"
-    rf"\s*(?:the\s+)?(?:{_NOUN}\s*)?){_LETTER}"
+    rf"\s*(?:the\s+)?(?:{_NOUN}\s*)?)(?:{_LETTER}|[(\[]?([a-z])(?=[)\]]|\.?\s*$))"
 )
 _STATED_WORDS = re.compile(r"(?is)\banswer\b\s*(?:is|:)+\s*(.+)$")
 _MENTIONED = re.compile(
@@ -73,11 +73,6 @@ def possible_letters(text: str, options: Sequence[str]) -> set[str]:
     """
     letters = LETTERS[: len(options)]
     reply = _reply(text)
-    alone = {
-        match[1]
-        for match in _STANDING.finditer(reply)
-        if match[1] in letters and not _is_article(match[1], reply[match.end(1) :])
-    }
     said = words(reply)
     spans = {
         letter: [(at, at + len(wanted)) for at in places(said, wanted)]
@@ -85,8 +80,20 @@ def possible_letters(text: str, options: Sequence[str]) -> set[str]:
         for wanted in (words(option),)
     }
     everything = [span for several in spans.values() for span in several]
-    return alone | {
+    return _standing_alone(reply, options) | {
         letter for letter, several in spans.items() if any(not _inside(span, everything) for span in several)
+    }
+
+
+def _standing_alone(reply: str, options: Sequence[str]) -> set[str]:
+    """Letters of options that stand in ``reply`` as words of their own, outside the words of an option."""
+    for option in options:
+        if len(option) > 1:  # the C of "vitamin C" names no option where that is one's text
+            reply = re.sub(rf"(?<!\w){re.escape(option)}(?!\w)", " ", reply, flags=re.IGNORECASE)
+    return {
+        match[1]
+        for match in _STANDING.finditer(reply)
+        if match[1] in LETTERS[: len(options)] and not _is_article(match[1], reply[match.end(1) :])
     }
 
 
@@ -120,7 +127,7 @@ def _said(text: str, pattern: re.Pattern[str]) -> Iterator[str]:
             or _DENIED_AFTER.match(after)
             or _DENIED_BEFORE.search(text[: match.start()])
         ):
-            yield letter
+            yield letter.upper()
 
 
 def _leading(text: str, options: Sequence[str]) -> Iterator[str]:

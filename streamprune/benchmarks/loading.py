@@ -119,21 +119,23 @@ def detect(folder: Path | str) -> str:
 
     Raises:
         SourceNotFoundError: it is none of the known sets, or could be several; both say which.
+        SourceFormatError: its question file is broken.
     """
-    found = [name for name, benchmark in BENCHMARKS.items() if _recognises(benchmark, Path(folder))]
+    found, broken = [], []
+    for name, benchmark in BENCHMARKS.items():
+        try:
+            if benchmark.recognises(SetFolder(Path(folder))):
+                found.append(name)
+        except SourceError as error:
+            broken.append(error)
     if len(found) == 1:
         return found[0]
     if found:
         raise SourceNotFoundError(f"{folder} could be any of {', '.join(found)}; say which one it is")
+    if broken:
+        raise broken[0]
     looked_for = "; ".join(f"{name}: {one.looked_for}" for name, one in BENCHMARKS.items())
     raise SourceNotFoundError(f"{folder} is no folder of a known set. Looked for {looked_for}")
-
-
-def _recognises(benchmark: Benchmark, folder: Path) -> bool:
-    try:
-        return benchmark.recognises(SetFolder(folder))
-    except SourceError:
-        return False  # broken, so it cannot be recognised by what is in it
 
 
 def _named(name: str) -> Benchmark:

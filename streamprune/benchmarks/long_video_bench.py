@@ -22,9 +22,9 @@ _OPTION = re.compile(r"option\d+")
 class LongVideoBench(Benchmark):
     """Subsets are "val" (default where it is there) and "test", whose answers are not published.
 
-    Subtitles belong to the whole video that a clip was cut from: they are moved to the clip's own seconds
-    and those outside it are left out. The authors put them between the frames; here they stand before the
-    question.
+    The kind of items is the group of lengths. Subtitles belong to the whole video that a clip was cut from:
+    they are moved to the clip's own seconds and those outside it are left out. The authors put them between
+    the frames; here they stand before the question.
     """
 
     name = "longvideobench"
@@ -42,11 +42,14 @@ class LongVideoBench(Benchmark):
 
     def items(self, folder: SetFolder) -> Iterator[Item]:
         """One item for each question; without an answer where the file has none."""
+        silent = 0
         for record in self.records(folder):
             options = _options(record)
             question = record.text("question")
             if folder.subtitles:
-                question = with_subtitles(question, _said(folder, record))
+                path = folder.path / "subtitles" / record.text("subtitle_path")
+                silent += not path.is_file()
+                question = with_subtitles(question, _said(path, record))
             yield Item(
                 id=record.text("id"),
                 video=folder.video(record.text("video_path"), "videos", "video"),
@@ -55,11 +58,13 @@ class LongVideoBench(Benchmark):
                 answer=letter_at(record, "correct_choice", options) if "correct_choice" in record else None,
                 category=record.text("question_category", ""),
                 tags={
-                    "duration": record.text("duration_group", ""),
+                    "kind": record.text("duration_group", ""),
                     "level": record.text("level", ""),
                     "topic": record.text("topic_category", ""),
                 },
             )
+        if silent:
+            folder.notes.append(f"{silent} questions have no file in subtitles/; asked without")
 
 
 def _options(record: Record) -> tuple[str, ...]:
@@ -70,10 +75,9 @@ def _options(record: Record) -> tuple[str, ...]:
     return tuple(text for name in names if (text := record.text(name)) != "N/A")
 
 
-def _said(folder: SetFolder, record: Record) -> list[Line]:
-    path = folder.path / "subtitles" / record.text("subtitle_path")
+def _said(path: Path, record: Record) -> list[Line]:
+    """What is said in the clip, by the file of its whole video; nothing where there is no file."""
     if not path.is_file():
-        folder.notes.append(f"{record.text('id')}: no file {path.relative_to(folder.path)}; asked without")
         return []
     start, length = record.number("starting_timestamp_for_subtitles"), record.number("duration")
     lines = (_line(entry, length) for entry in read_records(path))

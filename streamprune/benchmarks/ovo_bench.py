@@ -22,7 +22,7 @@ _WHOLE = ("src_videos", "data/src_videos", "videos")
 
 
 class OVOBench(Benchmark):
-    """Subsets are the three parts "backward", "realtime" and "forward", or single tasks.
+    """Subsets are the parts "backward", "realtime" and "forward", or single tasks. The kind is the part.
 
     A forward record is asked at several moments, each an item: how often something was done so far (REC,
     the answer is a number), whether a step is being carried out (SSR) and whether a question can be answered
@@ -63,7 +63,7 @@ def _at_once(folder: SetFolder, record: Record) -> Item:
         options=options,
         answer=letter_at(record, "gt", options),
         category=record.text("task"),
-        tags={"part": _PARTS[record.text("task")]},
+        tags={"kind": _PARTS[record.text("task")]},
         end_seconds=record.number("realtime"),
         streaming=True,
     )
@@ -83,7 +83,7 @@ def _forward(folder: SetFolder, record: Record) -> Iterator[Item]:
                 else ("No", "Yes")[moment.integer("type", 0, 1)]
             ),
             category=task,
-            tags={"part": "forward", "record": record.text("id")},
+            tags={"kind": "forward", "record": record.text("id")},
             end_seconds=moment.number("realtime"),
             streaming=True,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from streamprune.benchmarks.item import Item
@@ -10,7 +9,7 @@ from streamprune.benchmarks.letters import possible_letters, read_letter
 from streamprune.benchmarks.wording import contains_words, same_answer
 from streamprune.errors import InvalidValueError
 
-__all__ = ["Score", "read_letter", "score", "whole_groups"]
+__all__ = ["Score", "read_letter", "score"]
 
 
 @dataclass(frozen=True)
@@ -50,21 +49,3 @@ def score(item: Item, text: str) -> Score:
     if letter is not None:
         return Score(letter == item.answer, letter == item.answer, True)
     return Score(False, item.answer in possible_letters(text, item.options), False)
-
-
-def whole_groups(scored: Iterable[tuple[Item, Score]]) -> list[tuple[Item, Score]]:
-    """Join items of one group (``tags["group"]``) into its first, which counts only when all of them do.
-
-    VNBench asks every question four times with the options in another order. Items without a group stay as
-    they are; the order is that of the first of each.
-    """
-    joined: dict[tuple[str, str], tuple[Item, Score]] = {}
-    for item, own in scored:
-        group = item.tags.get("group")
-        key = ("item", item.id) if group is None else ("group", group)
-        first, before = joined.get(key, (item, own))
-        joined[key] = (
-            first,
-            Score(before.strict and own.strict, before.lenient and own.lenient, before.parsed and own.parsed),
-        )
-    return list(joined.values())

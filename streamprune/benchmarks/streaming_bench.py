@@ -13,7 +13,7 @@ from streamprune.benchmarks.base import Benchmark, SetFolder, letter_in, without
 from streamprune.benchmarks.item import Item
 from streamprune.benchmarks.records import Record, as_records, read_json
 from streamprune.benchmarks.subtitles import clock_seconds
-from streamprune.errors import InvalidValueError, SourceError, SourceFormatError
+from streamprune.errors import InvalidValueError, SourceFormatError
 
 _PROACTIVE = "proactive"
 _NOT_CARRIED_OUT = (
@@ -23,7 +23,7 @@ _NOT_CARRIED_OUT = (
 
 
 class StreamingBench(Benchmark):
-    """Subsets are "real", "omni" and "sqa"; "proactive" is refused.
+    """Subsets are "real", "omni" and "sqa"; "proactive" is refused. The kind is the part.
 
     Everything up to the moment of the question may be shown, nothing later. The questions of sqa refer to
     those before them in their chain: as in the authors' evaluation these stand before the question, with
@@ -44,11 +44,8 @@ class StreamingBench(Benchmark):
 
     def recognises(self, folder: SetFolder) -> bool:
         """By the columns of the first chain's first record."""
-        try:
-            paths = self.paths(folder)
-            return bool(paths) and set(self.columns) <= set(_chains(paths[0])[0][0].values)
-        except (IndexError, SourceError):
-            return False
+        first = [record for path in self.paths(folder)[:1] for chain in _chains(path) for record in chain[:1]]
+        return bool(first) and set(self.columns) <= set(first[0].values)
 
     def items(self, folder: SetFolder) -> Iterator[Item]:
         """Items file by file, numbered through each file."""
@@ -96,7 +93,7 @@ def _item(
         answer=letter_in(question, "answer", options),
         category=question.text("task_type"),
         tags={
-            "part": part,
+            "kind": part,
             "ability": question.text("required_ability", ""),
             "domain": clip.text("video_categories", ""),
         },

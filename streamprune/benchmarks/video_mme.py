@@ -15,7 +15,7 @@ _FOLDERS = ("data", "videos", "video")
 
 
 class VideoMME(Benchmark):
-    """Subsets are the lengths. Options carry "A. " in the files; items have them without."""
+    """Subsets are the lengths, also the kind of items. Options carry "A. " in the files, not in items."""
 
     name = "video-mme"
     title = "Video-MME"
@@ -59,7 +59,7 @@ class VideoMME(Benchmark):
                 answer=letter_in(record, "answer", options),
                 category=record.text("task_type"),
                 tags={
-                    "duration": duration,
+                    "kind": duration,
                     "domain": record.text("domain", ""),
                     "sub_category": record.text("sub_category", ""),
                 },

@@ -11,7 +11,6 @@ from pathlib import PurePosixPath
 
 from streamprune.benchmarks.base import Benchmark, SetFolder, letter_in
 from streamprune.benchmarks.item import Item
-from streamprune.benchmarks.records import Record
 
 _KINDS = {"ret": "retrieval", "ord": "ordering", "cnt": "counting"}
 
@@ -19,7 +18,7 @@ _KINDS = {"ret": "retrieval", "ord": "ordering", "cnt": "counting"}
 class VNBench(Benchmark):
     """Subsets are "ret", "ord" and "cnt". ``tags["group"]`` joins the tries of one question.
 
-    The release says when each needle starts, not how long it lasts: evidence is that moment.
+    The release says when each needle starts, not how long it stays, so there is no evidence to look for.
     """
 
     name = "vnbench"
@@ -47,16 +46,4 @@ class VNBench(Benchmark):
                 answer=letter_in(record, "gt_option", options),
                 category=kind,
                 tags={"group": path.stem, "kind": _KINDS[kind[:3]], "length": record.text("length", "")},
-                evidence=_moments(record),
             )
-
-
-def _moments(record: Record) -> tuple[tuple[float, float], ...]:
-    """The needles as (start, start), or as (start, end) where both are given; none where it is not said."""
-    times = record.values.get("needle_time")
-    found = []
-    for moment in times if isinstance(times, list) else [times]:
-        start, end = moment if isinstance(moment, list) and len(moment) == 2 else (moment, moment)
-        if isinstance(start, int | float) and isinstance(end, int | float) and 0 <= start <= end:
-            found.append((float(start), float(end)))
-    return tuple(found)

@@ -164,6 +164,12 @@ def test_a_folder_of_two_sets_must_be_named(tmp_path: Path, clip: Path) -> None:
     assert len(load_items("vnbench", tmp_path)) == 4
 
 
+def test_a_broken_file_is_not_an_unknown_set(tmp_path: Path) -> None:
+    Release({"VNBench-main-4try.json": "[{]"}, ()).write(tmp_path, tmp_path)
+    with pytest.raises(SourceFormatError, match=r"VNBench-main-4try\.json is broken JSON at line 1"):
+        detect(tmp_path)
+
+
 def test_unknown_names(tmp_path: Path, folders: dict[str, Path]) -> None:
     with pytest.raises(
         UnknownNameError, match=r"unknown set of questions 'videomme'\. Did you mean 'video-mme'"

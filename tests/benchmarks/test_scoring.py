@@ -41,6 +41,8 @@ READ = {
     "The answer is B": "B",
     "The answer is (B).": "B",
     "Answer: B": "B",
+    "answer: b": "B",
+    "The answer is (b), a red car": "B",
     "**Answer:** B": "B",
     "The correct option is B.": "B",
     "The best answer is: **B. a red car**": "B",
@@ -82,6 +84,7 @@ NOT_READ = (
     "Not option B",
     "A man walks by",
     "The answer is A man",
+    "The answer is a man",
     "Because he does",
     "A car of class C-3",
     "Not",
@@ -131,6 +134,13 @@ def test_lenient_counts_what_is_named(text: str, counted: str) -> None:
 def test_two_options_of_the_same_words_name_none() -> None:
     assert read_letter("red", ("red", "Red.")) is None
     assert read_letter("B", ("red", "Red.")) == "B"
+
+
+def test_letters_inside_the_words_of_an_option_name_none() -> None:
+    item = _item("C", ("vitamin C", "vitamin D", "iron"))
+    assert score(item, "It must be vitamin C, I think") == UNREAD
+    assert score(_item("A", item.options), "It must be vitamin C, I think") == LENIENT
+    assert score(item, "vitamin C") == WRONG
 
 
 def test_numbers_and_articles_of_options_do_not_matter_leniently() -> None:
