@@ -22,6 +22,7 @@ def _loaded_after(statement: str) -> set[str]:
         "import streamprune",
         "import streamprune.errors",
         "import streamprune.readers",
+        "import streamprune.benchmarks",
         "import streamprune.embedded.world",
         "import streamprune; streamprune.list_methods()",
         "import streamprune.frames.scene, streamprune.frames.quota, streamprune.frames.holitom",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,8 +67,11 @@ class Record:
         return int(value)
 
     def texts(self, column: str) -> tuple[str, ...]:
-        """A list of texts of ``column``, at least two."""
+        """A list of texts of ``column``, at least two; a csv has it written out, "['one', 'two']"."""
         value = self.raw(column)
+        if isinstance(value, str) and value.startswith("["):
+            with suppress(ValueError, SyntaxError):
+                value = ast.literal_eval(value)
         if isinstance(value, str | Mapping) or not isinstance(value, Sequence) or len(value) < 2:
             raise self.wrong(column, "a list of at least two texts", value)
         if any(isinstance(one, bool) or not isinstance(one, str | int | float) for one in value):

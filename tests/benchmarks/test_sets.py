@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
 from streamprune.benchmarks import BENCHMARKS, Item, detect, load_items, load_set
 from streamprune.readers import open_source
-from tests.benchmarks.releases import RELEASES
+from tests.benchmarks.releases import RELEASES, Release
 
 Folders = dict[str, Path]
 
@@ -184,3 +188,89 @@ def test_a_video_of_an_item_opens(folders: Folders) -> None:
     item = load_items("cg-bench", folders["cg-bench"])[0]
     with open_source(item.video) as source:
         assert source.info.num_frames == 3
+
+
+def _parquet_from_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand in for pyarrow, which is optional: files hold their rows as JSON."""
+    arrow, parquet = ModuleType("pyarrow"), ModuleType("pyarrow.parquet")
+    vars(arrow)["ArrowException"] = type("ArrowException", (Exception,), {})
+
+    def read_table(path: Path) -> SimpleNamespace:
+        return SimpleNamespace(to_pylist=lambda: json.loads(path.read_text()))
+
+    vars(parquet)["read_table"] = read_table
+    monkeypatch.setitem(sys.modules, "pyarrow", arrow)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", parquet)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "row", "video", "expected"),
+    [
+        (
+            "video-mme",
+            "videomme/test-00000-of-00001.parquet",
+            RELEASES["video-mme"].files["Video-MME.json"][0],
+            "data/fFjv93ACGo8.mkv",
+            ("001-1", ("Two.", "Three.", "A dozen.", "None."), "C"),
+        ),
+        (
+            "egoschema",
+            "Subset/test-00000-of-00001.parquet",
+            {
+                "question_idx": "17",
+                "question": "What?",
+                "video_idx": "uid",
+                "option": ["A. x", "B. y", "C. z"],
+                "answer": "2",
+            },
+            "videos/uid.mp4",
+            ("17", ("x", "y", "z"), "C"),
+        ),
+        (
+            "longvideobench",
+            "validation-00000-of-00001.parquet",
+            {
+                "id": "v_0",
+                "video_path": "v.mp4",
+                "subtitle_path": "v.json",
+                "starting_timestamp_for_subtitles": 0.0,
+                "question": "What?",
+                "option0": "x",
+                "option1": "y",
+                "option2": "N/A",
+                "correct_choice": 1,
+            },
+            "videos/v.mp4",
+            ("v_0", ("x", "y"), "B"),
+        ),
+        (
+            "next-qa",
+            "MC/test-00000-of-00001.parquet",
+            RELEASES["next-qa"].files["val.csv"][1],
+            "videos/4010069381.mp4",
+            ("4010069381_7", ("greet", "dance", "swim", "fall", "say no, thanks"), "E"),
+        ),
+    ],
+)
+def test_parquet_forms(
+    name: str,
+    file: str,
+    row: dict[str, Any],
+    video: str,
+    expected: tuple[Any, ...],
+    tmp_path: Path,
+    clip: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _parquet_from_json(monkeypatch)
+    Release({file: [row]}, (video,)).write(tmp_path, clip)
+    (item,) = load_items("auto", tmp_path)
+    assert (item.id, item.options, item.answer) == expected
+    assert item.video == tmp_path / video
+
+
+def test_a_csv_has_its_options_written_out(tmp_path: Path, clip: Path) -> None:
+    row = RELEASES["video-mme"].files["Video-MME.json"][0]
+    Release({"Video-MME.csv": [row]}, ("data/fFjv93ACGo8.mp4",)).write(tmp_path, clip)
+    (item,) = load_items("auto", tmp_path)
+    assert item.options == ("Two.", "Three.", "A dozen.", "None.")
