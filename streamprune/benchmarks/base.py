@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from streamprune.benchmarks.item import LETTERS, Item
-from streamprune.benchmarks.records import Record, read_records
-from streamprune.errors import SourceNotFoundError
+from streamprune.benchmarks.records import TABLE_SUFFIXES, Record, read_records
+from streamprune.errors import SourceFormatError, SourceNotFoundError
 
 _SHOWN = 4
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
@@ -85,6 +85,8 @@ class Benchmark(ABC):
     """What every record has; tells the set from others with files of the same name."""
     layout: ClassVar[str]
     """Files and folders that are expected, for help and tables."""
+    any_file_name: ClassVar[bool] = False
+    """Whether a table of another name is taken where it has most of the columns."""
     subsets: ClassVar[tuple[str, ...]] = ()
     """Parts that can be asked for alone."""
     has_subtitles: ClassVar[bool] = False
@@ -95,7 +97,27 @@ class Benchmark(ABC):
 
     def paths(self, folder: SetFolder) -> list[Path]:
         """The question files that are there."""
-        return folder.files(self.question_files)
+        named = folder.files(self.question_files)
+        return named if named or not self.any_file_name else self._other_tables(folder)
+
+    def _other_tables(self, folder: SetFolder) -> list[Path]:
+        """Tables of any name right in the folder that have more than half of the columns.
+
+        Raises:
+            SourceFormatError: the only one there is broken.
+        """
+        tables = sorted(path for path in folder.path.iterdir() if path.suffix.lower() in TABLE_SUFFIXES)
+        found = []
+        for path in tables:
+            try:
+                first = read_records(path)[:1]
+            except SourceFormatError:
+                if len(tables) == 1:
+                    raise
+                continue  # a map or list of something else beside the table
+            if any(2 * sum(name in one.values for name in self.columns) > len(self.columns) for one in first):
+                found.append(path)
+        return found
 
     def recognises(self, folder: SetFolder) -> bool:
         """Whether the question files are there and look like this set's."""
@@ -137,7 +159,8 @@ class Benchmark(ABC):
     def looked_for(self) -> str:
         """The first few of the question files, for messages."""
         more = len(self.question_files) - _SHOWN
-        return " or ".join(self.question_files[:_SHOWN]) + (f" ({more} more)" if more > 0 else "")
+        files = " or ".join(self.question_files[:_SHOWN]) + (f" ({more} more)" if more > 0 else "")
+        return f"{files} or a table with {', '.join(self.columns)}" if self.any_file_name else files
 
 
 def letter_at(record: Record, column: str, options: tuple[str, ...]) -> str:

@@ -21,14 +21,16 @@ class CGBench(Benchmark):
     title = "CG-Bench"
     question_files = ("cgbench_mini.json", "cgbench.json")
     columns = ("qid", "video_uid", "question", "choices", "right_answer", "clue_intervals")
+    any_file_name = True
     layout = "cgbench_mini.json or cgbench.json, cg_videos_720p/VIDEO_UID.mp4, cg_subtitles/VIDEO_UID.srt"
     subsets = ("mini", "full")
     has_subtitles = True
 
     def paths(self, folder: SetFolder) -> list[Path]:
         """The file of the wanted part."""
-        names = {"mini": self.question_files[:1], "full": self.question_files[1:]}
-        return folder.files(names.get(folder.subset or "", self.question_files))
+        if folder.subset is None:
+            return super().paths(folder)
+        return folder.files(self.question_files[:1] if folder.subset == "mini" else self.question_files[1:])
 
     def items(self, folder: SetFolder) -> Iterator[Item]:
         """One item for each question, on the whole video."""

@@ -18,8 +18,9 @@ class Conversations(Benchmark):
 
     name = "conversations"
     title = "questions grouped by video (QAEgo4D-MC and others)"
-    question_files = ("test_mc.json", "full_mc.json", "dev_debug_mc.json", "*_mc.json")
+    question_files = ("test_mc.json", "full_mc.json", "dev_debug_mc.json")
     columns = ("video_id", "video_path", "conversations")
+    any_file_name = True
     layout = "test_mc.json (video_id, video_path, conversations), the videos at their paths or in videos/"
 
     def items(self, folder: SetFolder) -> Iterator[Item]:

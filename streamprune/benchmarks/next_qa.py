@@ -36,13 +36,14 @@ class NExTQA(Benchmark):
         "nextqa/test.csv",
     )
     columns = ("video", "question", "answer", "qid", "type", *_OPTIONS)
+    any_file_name = True
     layout = "val.csv, map_vid_vidorID.json beside it, NExTVideo/1164/6233408665.mp4 (or videos/ID.mp4)"
     subsets = ("val", "test", "train")
 
     def paths(self, folder: SetFolder) -> list[Path]:
         """The file of the wanted part."""
         if folder.subset is None:
-            return folder.files(self.question_files)
+            return super().paths(folder)
         return folder.files(
             tuple(f"{base}{folder.subset}.csv" for base in ("", "nextqa/", "dataset/nextqa/"))
         )

@@ -38,7 +38,8 @@ class OVOBench(Benchmark):
         "ovo_bench.json",
         "data/ovo_bench.json",
     )
-    columns = ("id", "task", "video")
+    columns = ("id", "task")
+    any_file_name = True
     layout = "ovo_bench_new.json, chunked_videos/ID.mp4 and ID_0.mp4 (or whole videos below src_videos)"
     subsets = ("backward", "realtime", "forward", *_PARTS)
 
@@ -104,5 +105,7 @@ def _question(task: str, record: Record, moment: Record) -> str:
 def _video(folder: SetFolder, record: Record, name: str) -> Path:
     """The video cut at this moment where it is there, else the whole one, which the item's end cuts."""
     cut = folder.video(name, *_CHUNKED)
+    if cut.exists() or "video" not in record:
+        return cut
     whole = folder.video(record.text("video").lstrip("/"), *_WHOLE)
-    return whole if whole.exists() and not cut.exists() else cut
+    return whole if whole.exists() else cut

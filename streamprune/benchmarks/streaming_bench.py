@@ -86,8 +86,7 @@ def _item(
         words = "Asked and answered before:\n" + "\n".join(earlier) + f"\n\nThe question now: {words}"
     return Item(
         id=f"{part}_{number}",
-        # "./videos/sample_1_real.mp4"; older files have the path of the authors' machine
-        video=folder.video(PurePosixPath(clip.text("video_path")).name, "videos", f"data/{part}"),
+        video=_video(folder, part, PurePosixPath(clip.text("video_path"))),
         question=words,
         options=options,
         answer=letter_in(question, "answer", options),
@@ -100,6 +99,12 @@ def _item(
         end_seconds=clock_seconds(question.text("time_stamp"), question.place),
         streaming=True,
     )
+
+
+def _video(folder: SetFolder, part: str, path: PurePosixPath) -> Path:
+    """The file at its path ("./videos/sample_1_real.mp4"), or of its name in the folders of videos."""
+    at_path = folder.video(str(path).lstrip("/"), ".")
+    return at_path if at_path.exists() else folder.video(path.name, "videos", f"data/{part}")
 
 
 def _told(question: Record, item: Item) -> str:

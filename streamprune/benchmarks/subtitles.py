@@ -31,7 +31,7 @@ def read_srt(path: Path) -> list[Line]:
     """
     content = path.read_text(encoding="utf-8-sig", errors="replace").replace("\r\n", "\n")
     blocks = re.split(r"\n[ \t]*\n", content.strip())
-    timed = [_line(block) for block in blocks if _TIMING.search(block)]
+    timed = [_line(match, block) for block in blocks if (match := _TIMING.search(block))]
     if content.strip() and not timed:
         raise SourceFormatError(f"{path} has no line of the form 00:00:01,000 --> 00:00:02,000")
     return [line for line in timed if line.text]
@@ -62,10 +62,7 @@ def plain(text: str) -> str:
     return " ".join(html.unescape(_TAG.sub("", text)).split())
 
 
-def _line(block: str) -> Line:
-    match = _TIMING.search(block)
-    if match is None:
-        raise SourceFormatError(f"no timing in {block!r}")
+def _line(match: re.Match[str], block: str) -> Line:
     hours, minutes, seconds, fraction, *end = match.groups()
     return Line(_seconds(hours, minutes, seconds, fraction), _seconds(*end), plain(block[match.end() :]))
 

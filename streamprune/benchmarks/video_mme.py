@@ -22,14 +22,11 @@ class VideoMME(Benchmark):
     question_files = (
         "videomme/test-*.parquet",
         "test-*.parquet",
-        "[Vv]ideo*[Mm][Mm][Ee].parquet",
-        "[Vv]ideo*[Mm][Mm][Ee].json",
-        "[Vv]ideo*[Mm][Mm][Ee].jsonl",
-        "[Vv]ideo*[Mm][Mm][Ee].csv",
-        "test.json",
-        "test.jsonl",
+        "Video-MME.json",
+        "Video-MME.jsonl",
     )
     columns = ("videoID", "duration", "task_type", "question_id", "question", "options", "answer")
+    any_file_name = True
     layout = "videomme/test-*.parquet (or Video-MME.json), data/VIDEOID.mp4, subtitle/VIDEOID.srt"
     subsets = ("short", "medium", "long")
     has_subtitles = True

@@ -23,8 +23,9 @@ class VNBench(Benchmark):
 
     name = "vnbench"
     title = "VNBench"
-    question_files = ("VNBench-main-4try.json", "VNBench*4try.json", "VNBench/VNBench-main-4try.json")
+    question_files = ("VNBench-main-4try.json", "VNBench/VNBench-main-4try.json")
     columns = ("video", "question", "options", "gt", "gt_option", "type", "try")
+    any_file_name = True
     layout = "VNBench-main-4try.json, VNBench_new/NAME.mp4 (or videos/NAME.mp4)"
     subsets = tuple(_KINDS)
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from streamprune.benchmarks import BENCHMARKS, Item, detect, load_items, load_set
+from streamprune.errors import InvalidValueError, SourceNotFoundError
 from streamprune.readers import open_source
 from tests.benchmarks.releases import RELEASES, Release
 
@@ -182,6 +183,31 @@ def test_questions_grouped_by_video(folders: Folders) -> None:
     knife, who = load_items("conversations", folders["conversations"])
     assert (knife.id, knife.answer, knife.evidence) == ("v1_0", "B", ((5.0, 9.0),))
     assert (who.id, who.answer, who.evidence) == ("v1_1", "A", ())
+
+
+@pytest.mark.parametrize("name", [name for name, one in BENCHMARKS.items() if one.any_file_name])
+def test_the_table_may_have_another_name(name: str, tmp_path: Path, clip: Path) -> None:
+    release = RELEASES[name]
+    (other := tmp_path / "questions_of_mine.json").write_text(json.dumps(release.files[release.first_file]))
+    rest = {file: contents for file, contents in release.files.items() if file != release.first_file}
+    Release(rest, release.videos).write(tmp_path, clip)
+    assert detect(tmp_path) == name
+    assert load_items(name, tmp_path)
+    other.write_text(json.dumps([{"id": 1}]))
+    with pytest.raises(SourceNotFoundError, match=r"is not a folder of .* or a table with"):
+        load_items(name, tmp_path)
+
+
+def test_parts_of_single_files(tmp_path: Path, clip: Path, folders: Folders) -> None:
+    record = RELEASES["next-qa"].files["val.csv"][0]
+    Release({"nextqa/test.csv": [record]}, ("videos/4010069381.mp4",)).write(tmp_path, clip)
+    (item,) = load_items("next-qa", tmp_path, subset="test")
+    assert item.video.name == "4010069381.mp4"
+    assert len(load_items("vnbench", folders["vnbench"], subset="cnt")) == 4
+    with pytest.raises(InvalidValueError, match="no question of VNBench of subset 'ord'"):
+        load_items("vnbench", folders["vnbench"], subset="ord")
+    with pytest.raises(SourceNotFoundError, match="is not a folder of CG-Bench"):
+        load_items("cg-bench", folders["cg-bench"], subset="full")
 
 
 def test_a_video_of_an_item_opens(folders: Folders) -> None:
