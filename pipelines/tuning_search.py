@@ -1,0 +1,215 @@
+"""Which candidate is asked how many questions: successive halving within a budget. Needs no torch.
+
+Every candidate answers a few questions. Those that are least likely the best one drop out, the others answer
+twice as many, and so on until a handful has answered all. What is left of the budget goes to whichever
+candidate is still the likeliest to beat the chosen one, dropped or not.
+
+Source: successive halving is that of Karnin, Koren and Somekh, ICML 2013; here candidates are ranked by the
+probability of being the best, in which the shares of one recipe inform each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Protocol
+
+import numpy as np
+
+from streamprune.errors import InvalidValueError
+from streamprune.pipelines.tuning_chances import Chances, Ladder, Standing
+from streamprune.pipelines.tuning_figures import FullTrial, Trial
+from streamprune.pipelines.tuning_targets import Targets
+
+# share of the budget that goes into the first look at every candidate
+_FIRST_SHARE = 0.25
+# a candidate is not asked further when it is less likely than this to be the best
+_HOPELESS = 0.02
+# one that is about to be asked everything meets the targets with this probability, if any does
+_PROBABLY = 0.7
+# answers that were timed beside the full model's, from which on its time is known well enough
+_ENOUGH_TIMES = 5
+
+
+class Ask(Protocol):
+    """Lets candidates answer a question."""
+
+    def __call__(
+        self, question: int, candidates: Sequence[int], *, timed: bool
+    ) -> tuple[FullTrial, Mapping[int, Trial]]:
+        """The full model's answer and those of ``candidates``.
+
+        With ``timed`` the full model is asked just before, once more if it has answered before.
+        """
+
+
+def least_answers(candidates: int, questions: int) -> int:
+    """Answers without which nothing can be found: a question to every candidate, and all to the full one."""
+    return candidates + 2 * questions - 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a search found.
+
+    Attributes:
+        standing: all that was measured.
+        full: the full model's answers, by question.
+        chosen: the best candidate that answered every question and meets the targets; None when none does.
+        nearest: the one that misses them by least, of those that answered the most questions.
+        answers: answers that were given, the full model's included.
+    """
+
+    standing: Standing
+    full: Mapping[int, FullTrial]
+    chosen: int | None
+    nearest: int
+    answers: int
+
+
+class Search:
+    """One search.
+
+    Args:
+        ladders: the candidates, 0, 1, ..., each in one ladder.
+        questions: how many there are; they are asked in their order.
+        targets: what is looked for.
+        answers: at most so many are asked for, the full model's included.
+        ask: gets them.
+        seed: of the draws that chances are computed by.
+        tell: called with the answers given and the most there will be.
+
+    Raises InvalidValueError when ``answers`` are too few.
+    """
+
+    def __init__(
+        self,
+        ladders: Sequence[Ladder],
+        questions: int,
+        targets: Targets,
+        answers: int,
+        ask: Ask,
+        *,
+        seed: int = 0,
+        tell: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self._ladders, self._questions, self._targets = ladders, questions, targets
+        self._count = sum(len(ladder.members) for ladder in ladders)
+        self._budget, self._ask, self._seed, self._tell = answers, ask, seed, tell
+        self._trials: list[dict[int, Trial]] = [{} for _ in range(self._count)]
+        self._full: dict[int, FullTrial] = {}
+        self._spent = 0
+        least = least_answers(self._count, questions)
+        if answers < least:
+            every = (self._count + 1) * questions
+            raise InvalidValueError(
+                f"budget must be at least {least / every:.2f} for {self._count} candidates and {questions} "
+                f"questions: it allows {answers} answers of {every}, and {least} are needed to look at every "
+                "candidate once and to check one; raise it (--budget), or name fewer candidates"
+            )
+
+    def run(self) -> Outcome:
+        """Search until nobody has a chance any more or the budget is spent."""
+        everybody = range(self._count)
+        self._extend({one: self._first_questions() for one in everybody})
+        width = self._count
+        while True:
+            width = max(1, width // 2)
+            plan = self._plan(width)
+            if not plan:
+                return self._outcome()
+            self._extend(plan)
+
+    def _first_questions(self) -> int:
+        """So many questions are asked of everybody."""
+        room = _FIRST_SHARE * (self._budget - 2 * self._questions)
+        return max(1, min(self._questions, int(room / self._count)))
+
+    def _plan(self, width: int) -> dict[int, int]:
+        """Who answers up to which question next; nobody when the search is at its end.
+
+        The ``width`` candidates that are most likely the best, twice as many as before, as long as one that
+        probably meets the targets can still be asked everything afterwards.
+        """
+        chances = self._standing().chances(self._targets, self._seed)
+        least = 0.0 if width > 1 else _HOPELESS
+        hopeful = [one for one in range(self._count) if not self._is_done(one) and chances.best[one] > least]
+        hopeful.sort(key=lambda one: (-chances.best[one], one))
+        room = self._budget - self._spent
+        safest = self._safest(chances, room)
+        if safest is None:
+            return {}
+        for count in range(min(width, len(hopeful)), 0, -1):
+            plan = {one: min(self._questions, 2 * self._asked(one)) for one in hopeful[:count]}
+            if self._cost(plan | {safest: self._questions}) <= room:
+                return plan
+        return {} if self._is_done(safest) else {safest: self._questions}
+
+    def _safest(self, chances: Chances, room: int) -> int | None:
+        """Who is asked everything when the budget comes to its end: the best of those that probably meet it.
+
+        One that can be asked everything for ``room`` answers; None when none can.
+        """
+        able = [one for one in range(self._count) if self._cost({one: self._questions}) <= room]
+        likely = [one for one in able if chances.meets[one] >= _PROBABLY]
+        if likely:
+            return min(likely, key=lambda one: (chances.order[one], one))
+        return max(able, key=lambda one: (chances.meets[one], -self._rank(one)[0], -one), default=None)
+
+    def _asked(self, candidate: int) -> int:
+        return len(self._trials[candidate])
+
+    def _is_done(self, candidate: int) -> bool:
+        return self._asked(candidate) == self._questions
+
+    def _cost(self, plan: Mapping[int, int]) -> int:
+        """Answers that ``plan`` takes at most, the full model's included."""
+        known = len(self._full)
+        new = max(0, max(plan.values()) - known)
+        again = 0
+        for one, until in plan.items():
+            behind = max(0, min(until, known) - self._asked(one))
+            again += min(behind, max(0, _ENOUGH_TIMES - self._times(one)))
+        own = sum(max(0, until - self._asked(one)) for one, until in plan.items())
+        return own + new + again
+
+    def _extend(self, plan: Mapping[int, int]) -> None:
+        """Ask every candidate of ``plan`` the questions before its number, one question after the other."""
+        for question in range(max(plan.values())):
+            self._visit(question, [one for one, until in plan.items() if question < until])
+
+    def _visit(self, question: int, candidates: Sequence[int]) -> None:
+        """Ask those of ``candidates`` that have not answered ``question``."""
+        waiting = [one for one in candidates if question not in self._trials[one]]
+        if not waiting:
+            return
+        first = question not in self._full
+        timed = first or any(self._times(one) < _ENOUGH_TIMES for one in waiting)
+        full, trials = self._ask(question, waiting, timed=timed)
+        self._full.setdefault(question, full)
+        for one, trial in trials.items():
+            self._trials[one][question] = trial
+        self._spent += len(waiting) + timed
+        if self._tell is not None:
+            self._tell(min(self._spent, self._budget), self._budget)
+
+    def _times(self, candidate: int) -> int:
+        return sum(trial.ttft_ratio is not None for trial in self._trials[candidate].values())
+
+    def _standing(self) -> Standing:
+        full_ms = median(full.ttft_ms for full in self._full.values())
+        return Standing(self._trials, self._ladders, self._questions, full_ms)
+
+    def _rank(self, candidate: int) -> tuple[float, ...]:
+        """Sorts candidates by their figures as they are: by what misses the bounds, then by the targets."""
+        values = self._standing().values(candidate)
+        if values is None:
+            return (np.inf,)
+        return (self._targets.excess(values), *self._targets.order(values))
+
+    def _outcome(self) -> Outcome:
+        done = [one for one in range(self._count) if self._is_done(one)]
+        nearest = min(done, key=self._rank)
+        met = self._rank(nearest)[0] == 0
+        return Outcome(self._standing(), self._full, nearest if met else None, nearest, self._spent)
