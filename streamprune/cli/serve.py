@@ -1,4 +1,4 @@
-"""``streamprune serve``: a page that shows a camera, what is kept of it, and answers about it."""
+"""``streamprune serve``: a page that shows a camera and answers about it, or chat completions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from socket import socket
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console
 from rich.text import Text
 
@@ -17,6 +18,7 @@ from streamprune.cli import serve_options as options
 from streamprune.cli import stream_options as streaming
 from streamprune.cli.app import app, progress_bars
 from streamprune.cli.model_choice import ModelChoice
+from streamprune.cli.serve_openai import check_mode, serve_openai
 from streamprune.errors import MissingDependencyError
 
 if TYPE_CHECKING:
@@ -27,11 +29,13 @@ if TYPE_CHECKING:
 _NEEDED = ("starlette", "uvicorn", "websockets")
 _MEMORY_BYTES = "256MB"
 _QUESTION_TOKENS = 192
+_NEW_TOKENS = 64
 _PICTURES = 3  # of a source that are under way at once: one waits, one is decoded, one is looked at
 
 
 @app.command()
 def serve(
+    ctx: typer.Context,
     source: options.Source = None,
     model: asking.Model = "embedded",
     recipe: asking.RecipeName = None,
@@ -40,7 +44,7 @@ def serve(
     memory: streaming.Memory = None,
     memory_bytes: streaming.MemoryBytes = None,
     fps: options.Fps = 2.0,
-    max_new_tokens: asking.MaxNewTokens = 64,
+    max_new_tokens: options.MaxNewTokens = None,
     host: options.Host = "127.0.0.1",
     port: options.Port = 8000,
     token: options.Token = None,
@@ -49,14 +53,34 @@ def serve(
     idle_seconds: options.IdleSeconds = 600.0,
     device: asking.Device = None,
     dtype: asking.Dtype = None,
+    openai: options.OpenAI = False,
+    api_key: options.ApiKey = None,
+    allowed_local_media_path: options.MediaRoot = None,
+    allow_https: options.AllowHttps = False,
+    overrides: options.Overrides = True,
+    num_frames: options.NumFrames = None,
+    max_video_bytes: options.MaxVideoBytes = "64MB",
+    max_video_seconds: options.MaxVideoSeconds = 3600.0,
+    max_frames: options.MaxFrames = 64,
+    max_queue: options.MaxQueue = 8,
+    max_request_seconds: options.MaxRequestSeconds = 120.0,
+    cache_bytes: options.CacheBytes = "256MB",
 ) -> None:
-    """Serve a page that shows a camera with what is kept of it, and answers questions about it."""
-    for package in _NEEDED:
-        if find_spec(package) is None:
-            raise MissingDependencyError.extra(package, "web", "streamprune serve")
+    """Serve a page that shows a camera and answers about it; with --openai, chat completions about videos."""
+    _check_installed()
+    check_mode(ctx, openai)
+    choice = ModelChoice(model, device, dtype)
+    if openai:
+        serve_openai(
+            choice, host, port, api_key, allow_https=allow_https, allow_overrides=overrides, recipe=recipe,
+            keep_ratio=keep_ratio, num_frames=num_frames, media_root=allowed_local_media_path,
+            max_video_bytes=max_video_bytes, max_video_seconds=max_video_seconds, max_frames=max_frames,
+            max_queue=max_queue, max_seconds=max_request_seconds, cache_bytes=cache_bytes,
+            max_new_tokens=max_new_tokens,
+        )  # fmt: skip
+        return
     from streamprune.budget import read_bytes
     from streamprune.web.options import WebOptions
-    from streamprune.web.server import listen
 
     web = WebOptions(
         host=host,
@@ -66,24 +90,35 @@ def serve(
         max_sessions=max_sessions,
         idle_seconds=idle_seconds,
         fps=fps,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=_NEW_TOKENS if max_new_tokens is None else max_new_tokens,
     ).secured()
     how: dict[str, Any] = {
         "recipe": recipe, "keep_ratio": keep_ratio, "keep_tokens": keep_tokens, "memory": memory,
         "memory_bytes": memory_bytes or _MEMORY_BYTES, "fps": web.fps,
         "answer_tokens": web.max_new_tokens + _QUESTION_TOKENS,
     }  # fmt: skip
-    from streamprune.pipelines.live_options import StreamOptions  # loads torch, the lines above do not
+    _serve_page(choice, source, web, how)
+
+
+def _check_installed() -> None:
+    for package in _NEEDED:
+        if find_spec(package) is None:
+            raise MissingDependencyError.extra(package, "web", "streamprune serve")
+
+
+def _serve_page(choice: ModelChoice, source: str | None, web: WebOptions, how: dict[str, Any]) -> None:
+    from streamprune.pipelines.live_options import StreamOptions  # loads torch, what is above does not
+    from streamprune.web.server import listen
 
     StreamOptions.read(**how)
     # that the port is taken should not come out only after a model was loaded
     with listen(web) as listening:
         place = None if source is None else _Place(source)
-        shown = None if place is None else place.open(fps)
+        shown = None if place is None else place.open(web.fps)
         with progress_bars() as report:
-            vlm = ModelChoice(model, device, dtype).load(report)
+            vlm = choice.load(report)
         if place is not None and shown is not None and not place.arrives:
-            shown = place.open(fps, realtime=True)
+            shown = place.open(web.fps, realtime=True)
         if shown is not None:
             how["frame_bytes"] = _PICTURES * shown.info.rows * shown.info.cols * 3
         _serve(partial(vlm.open_stream, **how), web, shown, listening)

@@ -39,7 +39,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, options: WebOptions) -> None:
         self._app = app
-        self._options = options
+        self.options = options
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -54,44 +54,51 @@ class Guard:
             return
         await (refusal or self._app)(scope, receive, _with_safe_headers(send))
 
+    def refuse(self, status: int, *reasons: str) -> Response:
+        """The answer to a request that must not pass."""
+        return _no(status, *reasons)
+
     def _refusal(self, scope: Scope) -> Response | None:
-        """The answer to a request that must not pass; None when it may."""
+        """What is wrong with a request; None when it may pass."""
         headers = Headers(scope=scope)
         return (
             self._wrong_host(headers)
             or _wrong_origin(scope, headers)
-            or self._too_large(headers)
-            or self._wrong_token(scope, headers)
+            or self.too_large(headers)
+            or self.wrong_token(scope, headers)
         )
 
     def _wrong_host(self, headers: Headers) -> Response | None:
         """Without a token, only names of this machine: another site's name may be made to point here."""
         host = _host_of(headers.get("host", ""))
-        if self._options.token is not None or host in _LOOPBACK_NAMES | {self._options.host.lower()}:
+        if self.options.token is not None or host in _LOOPBACK_NAMES | {self.options.host.lower()}:
             return None
-        return _no(421, f"this page is for this machine only; open it as 127.0.0.1, not as {host[:100]!r}")
+        return self.refuse(
+            421, f"this server is for this machine only; open it as 127.0.0.1, not as {host[:100]!r}"
+        )
 
-    def _too_large(self, headers: Headers) -> Response | None:
+    def too_large(self, headers: Headers) -> Response | None:
         length = headers.get("content-length", "0")
-        if length.isdigit() and int(length) <= self._options.max_upload_bytes:
+        if length.isdigit() and int(length) <= self.options.max_upload_bytes:
             return None
-        return _no(
+        return self.refuse(
             413,
-            f"{length[:20]} bytes are more than the {self._options.max_upload_bytes} taken in "
+            f"{length[:20]} bytes are more than the {self.options.max_upload_bytes} taken in "
             "(--max-upload-bytes); send smaller pictures",
         )
 
-    def _wrong_token(self, scope: Scope, headers: Headers) -> Response | None:
-        token = self._options.token
+    def wrong_token(self, scope: Scope, headers: Headers) -> Response | None:
+        """Whoever does not show the token stays outside."""
+        token = self.options.token
         if token is None:
             return None
         shown = parse_qs(scope["query_string"].decode("latin-1")).get("token", [])
-        if shown and _equal(shown[0], token):
+        if shown and equal(shown[0], token):
             # the token leaves the address at once: it would stay in the browser's history
             return self._welcome(scope, token) if scope["type"] == "http" else None
-        if _equal(_bearer(headers), token) or _equal(_cookie(headers, self._cookie_name(scope)), token):
+        if equal(bearer(headers), token) or equal(_cookie(headers, self._cookie_name(scope)), token):
             return None
-        return _no(
+        return self.refuse(
             401,
             "a wrong token was shown" if shown or headers.get("authorization") else "a token is needed",
             "; open the whole address that `streamprune serve` printed, or send the header "
@@ -109,7 +116,7 @@ class Guard:
     def _cookie_name(self, scope: Scope) -> str:
         """Cookies do not know ports, so that two servers on one machine need two names."""
         server = scope.get("server")
-        return f"streamprune_token_{server[1] if server else self._options.port}"
+        return f"streamprune_token_{server[1] if server else self.options.port}"
 
 
 def _no(status: int, *reasons: str) -> Response:
@@ -142,7 +149,7 @@ def _host_of(header: str) -> str:
         return ""
 
 
-def _bearer(headers: Headers) -> str:
+def bearer(headers: Headers) -> str:
     kind, _, value = headers.get("authorization", "").partition(" ")
     return value.strip() if kind.lower() == "bearer" else ""
 
@@ -152,7 +159,7 @@ def _cookie(headers: Headers, name: str) -> str:
     return cookie_parser(headers.get("cookie", "")).get(name, "")
 
 
-def _equal(shown: str, token: str) -> bool:
+def equal(shown: str, token: str) -> bool:
     """Compared in a time that does not tell how much of it was right."""
     return hmac.compare_digest(shown.encode("utf-8", "surrogateescape"), token.encode())
 

@@ -24,7 +24,7 @@ from streamprune.readers import Frame, Source
 GRID = (2, 4)
 
 
-def _answer(question: str, text: str) -> Answer:
+def quick_answer(question: str, text: str) -> Answer:
     nothing = dict.fromkeys((one.name for one in fields(Stats)), 0)
     return Answer(text=text, question=question, stats=Stats(**nothing), recipe="none")
 
@@ -59,7 +59,7 @@ class QuickStream:
         self.frames.append(frame)
         for watch in self.watches:
             if not watch.stopped:
-                answer = _answer(watch.question, "yes")
+                answer = quick_answer(watch.question, "yes")
                 watch.callback(
                     Alert(question=watch.question, text="yes", pts_seconds=frame.pts_seconds, answer=answer)
                 )
@@ -98,7 +98,7 @@ class QuickStream:
                     break
                 put(word + " ")
                 said += word + " "
-            return _answer(question, said)
+            return quick_answer(question, said)
 
         return AnswerStream(work)
 
