@@ -148,6 +148,46 @@ def test_streamingbench(folders: Folders) -> None:
     assert loaded.notes[0].startswith("questions_proactive.json is left out")
 
 
+def test_streamingbench_as_csv(tmp_path: Path, clip: Path) -> None:
+    def row(name: str, task: str, question: str, answer: str) -> dict[str, Any]:
+        asked = {"question_id": name, "task_type": task, "question": question, "time_stamp": "00:00:05"}
+        more = {"frames_required": "single", "temporal_clue_type": "Prior"}
+        return {**asked, "answer": answer, "options": ["A. one", "B. two"], **more}
+
+    release = Release(
+        {
+            "StreamingBench/Real_Time_Visual_Understanding.csv": [
+                row("Real-Time Visual Understanding_sample_1_2", "Counting", "How many?", "B")
+            ],
+            "StreamingBench/Contextual_Understanding.csv": [
+                row("Contextual Understanding_sample_3_1", "Misleading Context Recognition", "What?", "A")
+            ],
+            "StreamingBench/Sequential_Question_Answering.csv": [
+                row("Sequential Question Answering_sample_2_10", "SQA", "And then?", "B"),
+                row("Sequential Question Answering_sample_4_1", "SQA", "Where?", "A"),
+                row("Sequential Question Answering_sample_2_9", "SQA", "Who?", "A"),
+            ],
+        },
+        (
+            "data/real/sample_1/video.mp4",
+            "Misleading Context Understanding/sample_3/video.mp4",
+            "videos/sample_2_sqa.mp4",
+            "Sequential Question Answering/sample_4/video.mp4",
+        ),
+    )
+    release.write(tmp_path, clip)
+    real, misleading, who, then, where = load_items("auto", tmp_path)
+    assert real.id == "Real-Time Visual Understanding_sample_1_2"
+    assert (real.options, real.answer, real.end_seconds) == (("one", "two"), "B", 5.0)
+    assert misleading.tags["kind"] == "contextual"
+    assert (who.question, where.question) == ("Who?", "Where?")
+    assert "At 00:00:05: Who? Right answer: one" in then.question
+    bad = {"StreamingBench/Omni_Source_Understanding.csv": [row("first", "Counting", "How many?", "B")]}
+    Release(bad, ()).write(tmp_path, clip)
+    with pytest.raises(InvalidValueError, match="'question_id' must be a text that ends in sample_VIDEO_QUE"):
+        load_items("streamingbench", tmp_path, subset="omni")
+
+
 def test_ovo_bench(folders: Folders) -> None:
     backward, none_yet, three, step, unclear = load_items("ovo-bench", folders["ovo-bench"])
     assert (backward.id, backward.answer, backward.options[2]) == ("0", "C", "eggplant")
