@@ -70,7 +70,8 @@ def load_set(
     """Read a set from its local folder.
 
     Args:
-        name: a key of BENCHMARKS, or "auto" to recognise the set by its files.
+        name: a key of BENCHMARKS (case, "-" and "_" do not matter), or "auto" to recognise the set by its
+            files.
         folder: where the set was unpacked; the layout of each is ``BENCHMARKS[name].layout``.
         subset: only this part, one of ``BENCHMARKS[name].subsets``.
         subtitles: put the subtitles in front of every question, for sets that have them.
@@ -139,9 +140,14 @@ def detect(folder: Path | str) -> str:
 
 
 def _named(name: str) -> Benchmark:
-    if name not in BENCHMARKS:
+    by_plain_name = {_plain(known): benchmark for known, benchmark in BENCHMARKS.items()}
+    if _plain(name) not in by_plain_name:
         raise UnknownNameError.among("set of questions", name, [*BENCHMARKS, "auto"])
-    return BENCHMARKS[name]
+    return by_plain_name[_plain(name)]
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
 
 
 def _check_ids(benchmark: Benchmark, items: list[Item]) -> None:

@@ -172,9 +172,9 @@ def test_a_broken_file_is_not_an_unknown_set(tmp_path: Path) -> None:
 
 def test_unknown_names(tmp_path: Path, folders: dict[str, Path]) -> None:
     with pytest.raises(
-        UnknownNameError, match=r"unknown set of questions 'videomme'\. Did you mean 'video-mme'"
+        UnknownNameError, match=r"unknown set of questions 'videommf'\. Did you mean 'video-mme'"
     ):
-        load_items("videomme", tmp_path)
+        load_items("videommf", tmp_path)
     with pytest.raises(UnknownNameError, match=r"unknown subset of VNBench 'all'\..* Known: cnt, ord, ret"):
         load_items("vnbench", folders["vnbench"], subset="all")
     with pytest.raises(

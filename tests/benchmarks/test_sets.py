@@ -45,7 +45,7 @@ def test_video_mme(folders: Folders) -> None:
         tags={"kind": "short", "domain": "Knowledge", "sub_category": "Humanity & History"},
     )
     assert second.video.name == "N1cdUjctpG8.MP4"
-    assert load_items("video-mme", folders["video-mme"], subset="long") == [second]
+    assert load_items("VideoMME", folders["video-mme"], subset="long") == [second]
 
 
 def test_video_mme_with_subtitles(folders: Folders) -> None:
