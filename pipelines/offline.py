@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from streamprune.pipelines.live import LiveStream
     from streamprune.positions import PositionRule, Positions
     from streamprune.recipe import Recipe
+    from streamprune.report.explain.data import Explanation
 
 __all__ = ["Answer", "AnswerStream", "Chat", "EncodedVideo", "Stats", "VideoLLM", "load"]
 
@@ -236,6 +237,12 @@ class VideoLLM:
         request = AnswerRequest((), chosen, options, max_new_tokens, positions, sampling)
         how = self._how(chosen, backend, frames_per_batch, progress, cache)
         return Chat(Asking(self.family, request, looks, how), video, decide)
+
+    def explain(self, video: Any, question: str, **settings: Any) -> Explanation:
+        """Answer with a recipe and without and say why, see :func:`streamprune.pipelines.explanation.explain`."""
+        from streamprune.pipelines.explanation import explain
+
+        return explain(self, video, question, **settings)
 
     def open_stream(
         self,

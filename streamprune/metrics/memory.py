@@ -31,6 +31,11 @@ def kv_bytes(cache: Any) -> int:
     return tensor_bytes(tensor for layer in cache.layers for tensor in _layer_tensors(layer))
 
 
+def kv_bytes_by_layer(cache: Any) -> tuple[int, ...]:
+    """The same for each layer; a storage that layers share counts in each of them."""
+    return tuple(tensor_bytes(_layer_tensors(layer)) for layer in cache.layers)
+
+
 def _layer_tensors(layer: Any) -> list[torch.Tensor]:
     """What one layer holds: what it says itself, or its attributes and what is in tables of them."""
     if isinstance(said := getattr(layer, "tensors", None), list):

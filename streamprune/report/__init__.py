@@ -1,1 +1,1 @@
-"""What a person sees: tables now, pictures and pages later."""
+"""What a person sees: tables, plots, records, and the page that explains an answer."""

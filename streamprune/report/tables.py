@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.table import Table
 from rich.text import Text
@@ -35,23 +35,32 @@ def stats_table(columns: Sequence[tuple[str, Mapping[str, int | float]]]) -> Tab
     table.add_column("")
     for label, _ in columns:
         table.add_column(label, justify="right")
-    compared = len(columns) == 2
-    if compared:
+    if len(columns) == 2:
         table.add_column("ratio", justify="right", style="cyan")
-    for key, label, kind in _ROWS:
-        values = [stats[key] for _, stats in columns]
-        if key in ("choose_ms", "reduce_flops") and not any(values):
-            continue  # few methods choose frames by what is in them, or let the language model choose
-        if key == "tower_share" and all(value == 1 for value in values):
-            continue  # no method worked inside the vision tower
-        cells = [_format(value, kind) for value in values]
-        if compared:
-            cells.append(f"{values[1] / values[0]:.2f}" if values[0] else "")
+    for label, cells in stats_rows([stats for _, stats in columns]):
         table.add_row(label, *cells)
     return table
 
 
-def _format(value: float, kind: str) -> str:
+def stats_rows(columns: Sequence[Mapping[str, int | float]]) -> Iterator[tuple[str, list[str]]]:
+    """(label, a cell for each of ``columns``) of every figure; of two also the second over the first.
+
+    Figures that say nothing about these runs are left out.
+    """
+    for key, label, kind in _ROWS:
+        values = [stats[key] for stats in columns]
+        if key in ("choose_ms", "reduce_flops") and not any(values):
+            continue  # few methods choose frames by what is in them, or let the language model choose
+        if key == "tower_share" and all(value == 1 for value in values):
+            continue  # no method worked inside the vision tower
+        cells = [readable(value, kind) for value in values]
+        if len(values) == 2:
+            cells.append(f"{values[1] / values[0]:.2f}" if values[0] else "")
+        yield label, cells
+
+
+def readable(value: float, kind: str) -> str:
+    """A figure with its unit; ``kind`` is "count", "share", "ms", "flops" or "bytes"."""
     if kind == "count":
         return f"{value:,.0f}"
     if kind == "share":

@@ -1,0 +1,54 @@
+"""The pictures of an explanation: small copies of what went into the vision tower."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Sequence
+
+from streamprune.readers import Frame
+from streamprune.report.explain.data import Picture
+
+# longest sides in pixels; 64 thumbnails of photographs come to about 1 MB
+THUMBNAIL, STILL = 288, 720
+
+
+class SeenPictures:
+    """Copies the frames it is shown.
+
+    Attributes:
+        pictures: so far, in order.
+        seconds: what copying took.
+    """
+
+    def __init__(self) -> None:
+        self.pictures: list[Picture] = []
+        self.seconds = 0.0
+
+    def see(self, frames: Sequence[Frame]) -> None:
+        """Take the next ``frames``."""
+        started = time.perf_counter()
+        self.pictures += [
+            Picture(frame.pts_seconds, frame.rows, frame.cols, _jpeg(frame, THUMBNAIL), _jpeg(frame, STILL))
+            for frame in frames
+        ]
+        self.seconds += time.perf_counter() - started
+
+    def by_frame(self, per_frame: int) -> tuple[tuple[Picture, ...], ...]:
+        """The pictures of each frame of tokens, ``per_frame`` of them or, of the last, fewer."""
+        starts = range(0, len(self.pictures), per_frame)
+        return tuple(tuple(self.pictures[start : start + per_frame]) for start in starts)
+
+
+def _jpeg(frame: Frame, longest: int) -> bytes:
+    """``frame`` as a JPEG whose sides are at most ``longest``."""
+    from PIL import Image
+
+    image = Image.fromarray(frame.image)
+    if max(image.size) > longest:
+        image.thumbnail((longest, longest), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    written = io.BytesIO()
+    # drawings and small pictures show what colours at half the size lose
+    small = max(frame.image.shape[:2]) <= THUMBNAIL
+    image.save(written, "JPEG", quality=88 if small else 82, subsampling=0 if small else 2)
+    return written.getvalue()
