@@ -56,19 +56,28 @@ class SetFolder:
         for folder in under:
             base = self.path / folder / name
             listing = self._listing(base.parent)
-            stem, suffix = os.path.splitext(base.name.lower())
-            bare = stem if suffix in VIDEO_SUFFIXES else base.name.lower()
-            for wanted in (base.name.lower(), *(bare + ending for ending in VIDEO_SUFFIXES)):
+            stem, suffix = os.path.splitext(base.name)
+            bare = stem if suffix.lower() in VIDEO_SUFFIXES else base.name
+            for wanted in (stem + suffix.lower(), *(bare + ending for ending in VIDEO_SUFFIXES)):
                 if wanted in listing:
                     return listing[wanted]
         expected = self.path / under[0] / name
         return expected if expected.suffix.lower() in VIDEO_SUFFIXES else Path(f"{expected}.mp4")
 
     def _listing(self, folder: Path) -> dict[str, Path]:
-        """What is in ``folder`` by lower-case name; read once, sets have thousands of videos."""
+        """The files of ``folder`` by name with the suffix in lower case; read once, sets have thousands.
+
+        Only the suffix: names of videos on the web differ in the case of single letters.
+        """
         if folder not in self._listings:
-            paths = sorted(folder.iterdir(), reverse=True) if folder.is_dir() else []
-            self._listings[folder] = {path.name.lower(): path for path in paths}
+            found = {}
+            if folder.is_dir():
+                with os.scandir(folder) as entries:
+                    names = sorted((entry.name for entry in entries if entry.is_file()), reverse=True)
+                for name in names:
+                    stem, suffix = os.path.splitext(name)
+                    found[stem + suffix.lower()] = folder / name
+            self._listings[folder] = found
         return self._listings[folder]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,9 +84,7 @@ def load_set(
         SourceFormatError: a question file that is broken, with its line.
         InvalidValueError: a missing column, an answer out of range, an id twice, nothing to ask.
     """
-    path = Path(folder)
-    if not path.is_dir():
-        raise SourceNotFoundError(f"{path} is no folder; give the one that the set was unpacked into")
+    path = _existing(folder)
     benchmark = _named(detect(path) if name == "auto" else name)
     if subset is not None and subset not in benchmark.subsets:
         raise UnknownNameError.among(f"subset of {benchmark.title}", subset, benchmark.subsets)
@@ -119,13 +118,14 @@ def detect(folder: Path | str) -> str:
     """The name of the set that ``folder`` holds, by its files and their columns.
 
     Raises:
-        SourceNotFoundError: it is none of the known sets, or could be several; both say which.
+        SourceNotFoundError: no such folder, none of the known sets, or it could be several; it says which.
         SourceFormatError: its question file is broken.
     """
+    path = _existing(folder)
     found, broken = [], []
     for name, benchmark in BENCHMARKS.items():
         try:
-            if benchmark.recognises(SetFolder(Path(folder))):
+            if benchmark.recognises(SetFolder(path)):
                 found.append(name)
         except SourceError as error:
             broken.append(error)
@@ -137,6 +137,13 @@ def detect(folder: Path | str) -> str:
         raise broken[0]
     looked_for = "; ".join(f"{name}: {one.looked_for}" for name, one in BENCHMARKS.items())
     raise SourceNotFoundError(f"{folder} is no folder of a known set. Looked for {looked_for}")
+
+
+def _existing(folder: Path | str) -> Path:
+    path = Path(folder)
+    if not path.is_dir():
+        raise SourceNotFoundError(f"{path} is no folder; give the one that the set was unpacked into")
+    return path
 
 
 def _named(name: str) -> Benchmark:
@@ -168,7 +175,7 @@ def _with_videos(
     there = tuple(item for item in items if item.video not in gone)
     if missing and (not allow_missing or not there):
         total = len({item.video for item in items})
-        shown = ", ".join(str(video.relative_to(source.path)) for video in missing[:_SHOWN])
+        shown = ", ".join(str(video).removeprefix(f"{source.path}{os.sep}") for video in missing[:_SHOWN])
         more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
         hint = "pass allow_missing to leave out their questions" if there else "there is nothing to ask about"
         raise SourceNotFoundError(

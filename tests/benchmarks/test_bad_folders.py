@@ -143,6 +143,12 @@ def test_many_missing_videos_are_not_all_listed(tmp_path: Path, clip: Path) -> N
         load_items("cg-bench", folder)
 
 
+def test_a_missing_video_somewhere_else(tmp_path: Path, clip: Path) -> None:
+    folder = RELEASES["cg-bench"].with_column("video_uid", "/nowhere/at all").write(tmp_path, clip)
+    with pytest.raises(SourceNotFoundError, match=r"1 of 2 videos are missing .*: /nowhere/at all\.mp4; "):
+        load_items("cg-bench", folder)
+
+
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_another_folder_is_not_this_set(name: str, tmp_path: Path) -> None:
     with pytest.raises(SourceNotFoundError, match=r"is not a folder of .*: looked for .*Expected: "):
@@ -152,6 +158,8 @@ def test_another_folder_is_not_this_set(name: str, tmp_path: Path) -> None:
 def test_no_folder_at_all(tmp_path: Path) -> None:
     with pytest.raises(SourceNotFoundError, match="nowhere is no folder; give the one"):
         load_items("mlvu", tmp_path / "nowhere")
+    with pytest.raises(SourceNotFoundError, match="nowhere is no folder; give the one"):
+        load_items("auto", tmp_path / "nowhere")
     with pytest.raises(SourceNotFoundError, match=r"is no folder of a known set\. Looked for video-mme: "):
         detect(tmp_path)
 

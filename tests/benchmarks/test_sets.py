@@ -250,6 +250,15 @@ def test_parts_of_single_files(tmp_path: Path, clip: Path, folders: Folders) -> 
         load_items("cg-bench", folders["cg-bench"], subset="full")
 
 
+def test_names_of_videos_differ_in_case(tmp_path: Path, clip: Path) -> None:
+    record = RELEASES["cg-bench"].files["cgbench_mini.json"][0]
+    records = [{**record, "qid": name, "video_uid": name} for name in ("aBc", "abC", "v.1", "dir")]
+    videos = ("videos/aBc.MP4", "videos/abC.mkv", "videos/v.1.mp4", "videos/dir.mp4", "videos/dir/0.mp4")
+    Release({"cgbench.json": records}, videos).write(tmp_path, clip)
+    found = [item.video.relative_to(tmp_path).as_posix() for item in load_items("cg-bench", tmp_path)]
+    assert found == list(videos[:4]), "each its own file, and no folder of frames in its place"
+
+
 def test_a_video_of_an_item_opens(folders: Folders) -> None:
     item = load_items("cg-bench", folders["cg-bench"])[0]
     with open_source(item.video) as source:
