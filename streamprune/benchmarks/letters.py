@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from streamprune.benchmarks.item import LETTERS
 from streamprune.benchmarks.wording import places, same_answer, straight_quotes, words
 
-_LETTER = r"[(\[\"']?([A-Z])(?![\w'+#-]|\.\w)[)\]\"']?"
+_LETTER = r"[(\[\"']?([A-Z])(?![\w+#-]|['.]\w)[)\]\"']?"
 _NOUN = r"(?:options?|choices?|letter|answer)"
 _STATED = re.compile(
     rf"(?i:\b(?:answer|choice|option)\b(?:\s+to\s+the\s+question)?(?:\s*(?:is|would\s+be|should\s+be|must\s+be|:|=))+"
@@ -18,6 +18,7 @@ _STATED_WORDS = re.compile(r"(?is)\banswer\b\s*(?:is|:)+\s*(.+)$")
 _MENTIONED = re.compile(
     rf"(?i:\b(?:{_NOUN}|is|be|choose|select|pick|it's|with)\s+){_LETTER}"
     rf"|(?:^|(?<=[\s(]))([A-Z])\s+(?i:is\s+(?:the\s+)?(?:most\s+likely\s+)?(?:correct|right|best|answer))"
+    r"|:\s*[(\[\"']?([A-Z])\W*$"
 )
 _LEADING = re.compile(
     rf"(?im)^[ \t]*(?:[-*•][ \t]+)?(?:{_NOUN}[ \t]*)?"
@@ -25,12 +26,14 @@ _LEADING = re.compile(
 )
 _LEADING_COMMA = re.compile(r"^\s*([A-Z]),\s+(?![A-Z]\b)(?!(?:and|or)\b)")
 _ALONE = re.compile(r"^\W*([A-Za-z])\W*$")
-_ANOTHER = re.compile(r"^[)\]\"'.:]*\s*(?:,|/|&|\+|,?\s*\b(?:and|or|and/or)\b)\s*[(\[\"']?[A-Z](?![\w'])")
+_ANOTHER = re.compile(
+    r"^[)\]\"'.:]*\s*(?:,|/|&|\+|,?\s*\b(?:and|or|and/or)\b(?:\s+(?:maybe|perhaps|possibly|even)\b)?)\s*[(\[\"']?[A-Z](?![\w'])"
+)
 _DENIED_AFTER = re.compile(
     r"(?i)^[)\]\"'.]*\s+(?:is|are|was|seems)(?:\s+(?:not|wrong|incorrect|false)|n't)\b"
 )
 _DENIED_BEFORE = re.compile(r"(?i)(?:\b(?:not|never|neither|nor|except|out|than)|n't)\s+(?:be\s+|the\s+)?$")
-_STANDING = re.compile(r"(?<![\w'.+-])([A-Z])(?![\w'+#-]|\.\w)")
+_STANDING = re.compile(r"(?<![\w'.+-])([A-Z])(?![\w+#-]|['.]\w)")
 # words that follow a letter, but never an article: "A because ..." names the option, "A man ..." does not
 _NO_NOUN = re.compile(
     r"^\s+(?:because|since|as|for|is|was|which|that|due|based|given|but|and|or|not|in|from)\b"
@@ -118,7 +121,7 @@ def _by_words(text: str, options: Sequence[str]) -> str | None:
 def _said(text: str, pattern: re.Pattern[str]) -> Iterator[str]:
     """Letters at which ``pattern`` stops; a second letter joined to one ("B or C") is given as "?"."""
     for match in pattern.finditer(text):
-        group = 1 if match[1] else 2
+        group = match.lastindex or 1
         letter, after = match[group], text[match.end(group) :]
         if _ANOTHER.match(after):
             yield from (letter, "?")
@@ -138,9 +141,13 @@ def _leading(text: str, options: Sequence[str]) -> Iterator[str]:
         letter = (match[1] or match[2]).upper()
         after = text[match.end() :].split("\n", 1)[0]
         yield letter
-        other = _by_words(after, options)
+        alone, other = _ALONE.match(after), _by_words(after, options)
         inline = re.search(r"(?:^|\s)[(\[]?([A-Z])[.)\]]\s+\S", after)
-        if _ANOTHER.match(after) or other not in (None, letter) or (inline and inline[1] != letter):
+        if (
+            _ANOTHER.match(after)
+            or other not in (None, letter)
+            or any(one and one[1].upper() != letter for one in (alone, inline))
+        ):
             yield "?"
 
 
