@@ -30,6 +30,7 @@ from streamprune.pipelines.tuning_candidates import (
 )
 from streamprune.pipelines.tuning_encoding import full_candidate
 from streamprune.pipelines.tuning_figures import Estimate, FullTrial, Spread, Trial, middle, ttft_estimate
+from streamprune.pipelines.tuning_prompts import PROMPTS, loyalty_jobs
 from streamprune.pipelines.tuning_search import Outcome, Search
 from streamprune.pipelines.tuning_targets import Targets
 from streamprune.pipelines.tuning_trials import KEY, Examiner
@@ -38,14 +39,6 @@ if TYPE_CHECKING:
     from streamprune.pipelines.offline import VideoLLM
 
 __all__ = ["PROMPTS", "Candidate", "Point", "Targets", "Tuned", "list_candidates", "loyalty_jobs", "tune"]
-
-# asked where nobody says what: what the full model answers is the answer that is to be kept
-PROMPTS = (
-    "Describe the video.",
-    "What happens in the video?",
-    "Which objects can be seen, and what color are they?",
-    "What changes from the beginning to the end?",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +77,7 @@ class Tuned:
         targets: what was looked for.
         chosen: the best candidate that answered every question and meets them; None when none does.
         nearest: the same, or the one that misses them by least.
-        points: every candidate, those that answered most questions first.
+        points: every candidate that was asked anything, those that answered most questions first.
         full: the full model.
         accuracy: its share of right answers, where any are known.
         questions, scored: how many were there to be asked, and of them with a known answer.
@@ -174,15 +167,6 @@ def tune(
     return _told(outcome, targets, compared, full, order, every, examiner.asked, seconds)
 
 
-def loyalty_jobs(videos: Sequence[str | os.PathLike[str]], prompts: Sequence[str] = PROMPTS) -> list[JobLine]:
-    """The same questions about each of ``videos``, to which no right answer is known."""
-    return [
-        JobLine(id=f"{number}.{place}", video=Path(video), question=prompt)
-        for number, video in enumerate(videos, 1)
-        for place, prompt in enumerate(prompts, 1)
-    ]
-
-
 def _mixed(jobs: Sequence[JobLine], seed: int) -> list[JobLine]:
     """Questions in random order, a video's second only after the first of every other."""
     shuffled = Random(seed).sample(list(jobs), len(jobs))
@@ -238,7 +222,7 @@ def _told(
     """The figures of everybody."""
     trials = outcome.standing.trials
     full_ms = outcome.standing.full_ms
-    points = [_point(candidates[n], list(found.values()), full_ms) for n, found in enumerate(trials)]
+    points = [_point(candidates[n], list(found.values()), full_ms) for n, found in enumerate(trials) if found]
     marks = [one.right for one in outcome.full.values() if one.right is not None]
     return Tuned(
         targets=targets,

@@ -157,6 +157,7 @@ def ladders(candidates: Sequence[Candidate]) -> list[Ladder]:
     for members in groups.values():
         by_share = [n for n in members if candidates[n].recipe.budget.keep_ratio is not None]
         by_share.sort(key=lambda n: candidates[n].recipe.budget.keep_ratio or 1.0)
-        found += [Ladder(tuple(by_share))] if by_share else []
-        found += [Ladder((n,)) for n in members if n not in by_share]
+        shares = tuple(candidates[n].recipe.budget.keep_ratio or 1.0 for n in by_share)
+        found += [Ladder(tuple(by_share), shares)] if by_share else []
+        found += [Ladder((n,), (1.0,)) for n in members if n not in by_share]
     return found

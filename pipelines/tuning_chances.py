@@ -24,9 +24,21 @@ _LEAST_SPREAD = 0.02
 
 @dataclass(frozen=True)
 class Ladder:
-    """Candidates that differ in the share they keep alone, from the smallest share to the largest."""
+    """Candidates that differ in the share they keep alone, from the smallest share to the largest.
+
+    Args:
+        members: their numbers.
+        shares: what they keep.
+    """
 
     members: tuple[int, ...]
+    shares: tuple[float, ...]
+
+    @property
+    def landmarks(self) -> tuple[int, ...]:
+        """Both ends and the middle, which tell most of all others."""
+        last = len(self.members) - 1
+        return tuple(self.members[place] for place in sorted({0, last // 2, last}))
 
 
 @dataclass(frozen=True)
@@ -109,7 +121,7 @@ class Standing:
         return drawn
 
     def _times(self, draws: np.random.Generator) -> Floats:
-        """(samples, candidates) times to the first token; endless where nothing was measured."""
+        """(samples, candidates) times to the first token; endless where nothing is known."""
         centre, error = np.full(len(self.trials), np.inf), np.zeros(len(self.trials))
         for number, found in enumerate(self.trials):
             ratios = [math.log(trial.ttft_ratio) for trial in found.values() if trial.ttft_ratio]
@@ -117,15 +129,28 @@ class Standing:
                 middle = median(ratios)
                 spread = max(1.4826 * median(abs(one - middle) for one in ratios), _LEAST_SPREAD)
                 centre[number], error[number] = middle, 1.25 * spread / math.sqrt(len(ratios))
+        centre = self._between(centre)
         noise = draws.standard_normal((_SAMPLES, len(self.trials)))
         times: Floats = self.full_ms * np.exp(centre + error * noise)
         return times
 
     def _memory(self) -> Floats:
-        """Most bytes of each candidate; endless where nothing was measured."""
-        return np.array(
-            [max((trial.memory_bytes for trial in found.values()), default=np.inf) for found in self.trials]
-        )
+        """Most bytes of each candidate."""
+        most = [
+            max((trial.memory_bytes for trial in found.values()), default=np.inf) for found in self.trials
+        ]
+        return self._between(np.array(most, dtype=float))
+
+    def _between(self, values: Floats) -> Floats:
+        """``values`` with those that were not measured, endless, put between what was on their ladder."""
+        filled = values.copy()
+        for ladder in self.ladders:
+            known = [place for place, one in enumerate(ladder.members) if np.isfinite(values[one])]
+            if known:
+                shares = [ladder.shares[place] for place in known]
+                there = [values[ladder.members[place]] for place in known]
+                filled[list(ladder.members)] = np.interp(ladder.shares, shares, there)
+        return filled
 
 
 def _falling(rows: Floats, weight: Floats) -> Floats:

@@ -1,8 +1,9 @@
 """Which candidate is asked how many questions: successive halving within a budget. Needs no torch.
 
-Every candidate answers a few questions. Those that are least likely the best one drop out, the others answer
-twice as many, and so on until a handful has answered all. What is left of the budget goes to whichever
-candidate is still the likeliest to beat the chosen one, dropped or not.
+Every candidate answers a few questions; of many candidates and few questions only the ends and the middle of
+every recipe's shares. Then the half that is most likely the best answers twice as many as before, then a
+quarter, and so on; whoever looks best by then is asked next, also one that was passed over before. So much
+of the budget is always held back that a candidate which probably meets the targets can be asked everything.
 
 Source: successive halving is that of Karnin, Koren and Somekh, ICML 2013; here candidates are ranked by the
 probability of being the best, in which the shares of one recipe inform each other.
@@ -22,7 +23,7 @@ from streamprune.pipelines.tuning_chances import Chances, Ladder, Standing
 from streamprune.pipelines.tuning_figures import FullTrial, Trial
 from streamprune.pipelines.tuning_targets import Targets
 
-# share of the budget that goes into the first look at every candidate
+# share of the budget that goes into the first look
 _FIRST_SHARE = 0.25
 # a candidate is not asked further when it is less likely than this to be the best
 _HOPELESS = 0.02
@@ -111,8 +112,7 @@ class Search:
 
     def run(self) -> Outcome:
         """Search until nobody has a chance any more or the budget is spent."""
-        everybody = range(self._count)
-        self._extend({one: self._first_questions() for one in everybody})
+        self._extend(self._first_look())
         width = self._count
         while True:
             width = max(1, width // 2)
@@ -121,10 +121,13 @@ class Search:
                 return self._outcome()
             self._extend(plan)
 
-    def _first_questions(self) -> int:
-        """So many questions are asked of everybody."""
+    def _first_look(self) -> dict[int, int]:
+        """Some questions for everybody; where there are too few for that, for both ends and the middle."""
         room = _FIRST_SHARE * (self._budget - 2 * self._questions)
-        return max(1, min(self._questions, int(room / self._count)))
+        asked = list(range(self._count))
+        if room < self._count:
+            asked = sorted({one for ladder in self._ladders for one in ladder.landmarks})
+        return {one: max(1, min(self._questions, int(room / len(asked)))) for one in asked}
 
     def _plan(self, width: int) -> dict[int, int]:
         """Who answers up to which question next; nobody when the search is at its end.
@@ -141,7 +144,7 @@ class Search:
         if safest is None:
             return {}
         for count in range(min(width, len(hopeful)), 0, -1):
-            plan = {one: min(self._questions, 2 * self._asked(one)) for one in hopeful[:count]}
+            plan = {one: min(self._questions, max(1, 2 * self._asked(one))) for one in hopeful[:count]}
             if self._cost(plan | {safest: self._questions}) <= room:
                 return plan
         return {} if self._is_done(safest) else {safest: self._questions}

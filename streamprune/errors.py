@@ -24,6 +24,7 @@ Each is also the builtin a careful caller would have caught anyway:
     │   └── SnapshotError           a saved stream cannot be read back; also ValueError
     ├── StreamClosedError       a stream that was closed is used; also ValueError
     ├── MemoryBudgetError       bytes do not fit a stream's budget; also MemoryError
+    ├── TargetNotMetError       no setting meets what was asked of it; also ValueError
     └── MissingDependencyError  also ImportError; carries the install command
 
 Messages name the parameter or file, what is allowed, what came, and what to do.
@@ -135,6 +136,10 @@ class StreamClosedError(StreampruneError, ValueError):
 
 class MemoryBudgetError(StreampruneError, MemoryError):
     """More bytes were asked for than a stream's budget has left; nothing was allocated."""
+
+
+class TargetNotMetError(StreampruneError, ValueError):
+    """Of all that was tried nothing meets the targets; the message says what came nearest."""
 
 
 class MissingDependencyError(StreampruneError, ImportError):
