@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
+from functools import cached_property
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,12 +147,13 @@ class AnswerRequest:
 
     def needs(self) -> tuple[str, ...]:
         """Signals of the video that the method reads; a method of the user's own need not say any."""
-        return tuple(name for name in self._all_needs() if name not in QUESTION_SIGNALS)
+        return tuple(name for name in self._all_needs if name not in QUESTION_SIGNALS)
 
     def question_needs(self) -> tuple[str, ...]:
         """Signals of each question that the method reads; when there are any, it decides per question."""
-        return tuple(name for name in self._all_needs() if name in QUESTION_SIGNALS)
+        return tuple(name for name in self._all_needs if name in QUESTION_SIGNALS)
 
+    @cached_property
     def _all_needs(self) -> tuple[str, ...]:
         return tuple(getattr(self.method(), "needs", ()))
 
