@@ -96,6 +96,7 @@ class Spread:
     centre: float
     error: float
     count: int
+    scored: float
 
     @classmethod
     def of(cls, trials: Sequence[Trial]) -> Self:
@@ -107,12 +108,13 @@ class Spread:
         unseen = scored + (1 - scored) * _GRADED_SPREAD**2
         variance = (sum(loss * loss for loss in losses) + unseen) / weight - centre * centre
         error = math.sqrt(max(variance, 0.0) / weight)
-        return cls(fmean(losses) if losses else 0.0, centre, error, len(losses))
+        return cls(fmean(losses) if losses else 0.0, centre, error, len(losses), scored)
 
     def estimate(self) -> Estimate:
         """In points, with the interval for questions like these, widened by Student's t."""
         reach = _student(max(self.count - 1, 1)) * self.error
-        low, high = max(-1.0, self.centre - reach), min(1.0, self.centre + reach)
+        # loyalty is lost at worst: only right answers can be gained
+        low, high = max(-self.scored, self.centre - reach), min(1.0, self.centre + reach)
         return Estimate(self.mean, min(low, self.mean), max(high, self.mean)).scaled(100)
 
 
