@@ -92,6 +92,11 @@ class Encoding:
     def __post_init__(self) -> None:
         check_count("frames_per_batch", self.frames_per_batch)
 
+    def show(self, frames: Sequence[Frame]) -> None:
+        """Show ``frames`` to whoever wants to see them."""
+        if self.see is not None:
+            self.see(frames)
+
     def report(self, stage: str, done: int, total: int) -> None:
         """Tell ``progress``, if anybody listens."""
         if self.progress is not None:
@@ -134,8 +139,7 @@ def encode_video(
             fresh = [frame for frame in frames if not pts_seconds or frame.pts_seconds > pts_seconds[-1]]
             if fresh and not pts_seconds:
                 shown.announce(Clip(len(fresh) + later, *fresh[0].image.shape[:2]))
-            if how.see is not None:
-                how.see(fresh)
+            how.show(fresh)
             pts_seconds += [frame.pts_seconds for frame in fresh]
             if check_grid is not None and shown.clip is not None:
                 check_grid(family.grid(len(pts_seconds), family.frame_size(shown.clip)))
@@ -149,9 +153,8 @@ def encode_video(
         if source is not video:
             source.close()
     if not parts:
-        raise SourceFormatError(
-            f"{source.info.source}: none of the {len(chosen.times_seconds)} frames asked for can be shown"
-        )
+        asked = len(chosen.times_seconds)
+        raise SourceFormatError(f"{source.info.source}: none of the {asked} frames asked for can be shown")
     encoded = EncodedFrames.join(parts)
     return EncodedVideo(
         tokens=encoded.tokens(family.signals(encoded.signals, late), family.slice_times(pts_seconds)),

@@ -67,9 +67,9 @@ def ask(
     chosen = read_recipe(recipe, keep_ratio, keep_tokens)
     looks = FrameRequest(chosen, num_frames, fps, start_seconds, end_seconds, frames)
     sampling = Sampling(temperature, top_p, top_k, repetition_penalty, seed, read_stop(stop))
-    placing = _placing(positions, max_gap, text_after)
+    where = placing(positions, max_gap, text_after)
     recipes = [chosen] if compare is None else [_at_same_budget(read_recipe(compare), chosen), chosen]
-    requests = [AnswerRequest(asked, one, {}, max_new_tokens, placing, sampling) for one in recipes]
+    requests = [AnswerRequest(asked, one, {}, max_new_tokens, where, sampling) for one in recipes]
 
     # the video is opened first: a misspelt path should not wait for a model to load
     with open_source(video, backend=backend) as source, told_warnings("streamprune.cache"):
@@ -96,7 +96,7 @@ def _questions(questions: list[str] | None, chat: bool, compare: str | None) -> 
     )
 
 
-def _placing(rule: PositionRule | None, max_gap: int | None, text_after: TextAfter) -> Positions | None:
+def placing(rule: PositionRule | None, max_gap: int | None, text_after: TextAfter) -> Positions | None:
     """What the command line says about positions; None leaves it to the recipe."""
     if rule is None and max_gap is None and text_after == "stock":
         return None
