@@ -21,6 +21,8 @@ from streamprune.readers import Frame, Source, open_source
 from streamprune.tokens import VideoGrid, VisualTokens
 
 if TYPE_CHECKING:
+    import torch
+
     from streamprune.pipelines.stored_encoding import EncodingCache
 
 # called with the stage, how much of it is done, and out of how much
@@ -80,6 +82,7 @@ class Encoding:
         encoder: the method that works inside the vision tower.
         cache: where encoded files are kept.
         see: given the frames that are about to be encoded; those read from a cache are not shown.
+        watch: makes what times the stages of one video on a device.
     """
 
     backend: str
@@ -88,6 +91,7 @@ class Encoding:
     encoder: TowerMethod | None = None
     cache: EncodingCache | None = None
     see: Callable[[Sequence[Frame]], None] | None = None
+    watch: Callable[[torch.device], Stopwatch] = Stopwatch
 
     def __post_init__(self) -> None:
         check_count("frames_per_batch", self.frames_per_batch)
@@ -122,7 +126,7 @@ def encode_video(
         question: what frame methods that ask for it choose by.
         check_grid: called with the grid of the frames so far, before they are encoded; may raise.
     """
-    watch = Stopwatch(family.vision_device())
+    watch = how.watch(family.vision_device())
     shown = ShownFrames(family, how.encoder, watch, keep=signals is None)
     late = shown.show_again if signals is None else None
     signals = family.cheap_signals() if signals is None else signals

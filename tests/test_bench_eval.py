@@ -1,9 +1,8 @@
-"""``bench`` and ``eval``: what they record, and how they answer bad input. Never how long anything takes."""
+"""``eval``: what it records, and how it answers bad input."""
 
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from streamprune.cli import app
-from streamprune.metrics import reducer_speed
-from streamprune.metrics.made_clip import made_clip
 from streamprune.registry import list_methods
 from streamprune.report.retention import costs_markdown, groups_markdown, retention_markdown
-from streamprune.report.speed import llm_markdown, speed_markdown
 
 runner = CliRunner()
 
@@ -78,14 +74,6 @@ def test_tables_hold_the_record(evaluated: tuple[dict[str, Any], Path]) -> None:
         (["eval", "--recipe", "fastvidd"], "unknown recipe 'fastvidd'"),
         (["eval", "--keep-ratio", "0"], "keep_ratio must be in (0, 1]"),
         (["eval", "--questions", "0"], "questions must be"),
-        (["bench", "--stage", "pre-lm"], "unknown stage to time 'pre-lm'. Did you mean 'pre-llm'"),
-        (["bench", "--method", "fastvidd"], "unknown pre_llm method 'fastvidd'"),
-        (["bench", "--keep-ratio", "2"], "keep_ratio must be in (0, 1]"),
-        (["bench", "--repeats", "0"], "repeats must be"),
-        (["bench", "--stage", "in-llm", "--method", "fastw"], "unknown in_llm method 'fastw'"),
-        (["bench", "--stage", "llm", "--method", "fastvid+fastw"], "unknown recipe 'fastw'"),
-        (["bench", "--stage", "kv", "--size", "7B"], "unknown size '7B'"),
-        (["bench", "--stage", "kv", "--tokens", "0"], "tokens must be"),
     ],
 )
 def test_bad_input_is_answered(arguments: list[str], said: str) -> None:
@@ -127,44 +115,6 @@ def test_a_budget_of_its_own_is_measured_once(asked: dict[str, dict[str, Any]]) 
     assert (own["keep_ratio"], own["tokens_kept"]) == (0.5, 144)
     assert encoder["keep_ratio"] == 1.0
     assert own["kv_bytes"] < 0.6 < encoder["kv_bytes"]
-
-
-def test_bench_records_every_method_on_every_clip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    small = partial(made_clip, shape=(4, 5, 5, 8))
-    monkeypatch.setattr(reducer_speed, "made_clip", lambda scenes, shape: small(scenes))
-    arguments = ["bench", "--method", "stride", "--method", "fastvid", "--scenes", "1", "--scenes", "4"]
-    done = runner.invoke(app, [*arguments, "--repeats", "1", "--json", str(tmp_path / "b.json")])
-    assert done.exit_code == 0, done.output
-    record = json.loads((tmp_path / "b.json").read_text())
-    assert [(row["method"], row["scenes"]) for row in record["rows"]] == [
-        ("stride", 1), ("fastvid", 1), ("stride", 4), ("fastvid", 4),
-    ]  # fmt: skip
-    assert [row["released_units"] for row in record["rows"]] == [None, 12.0, None, 12.0]
-    assert all(row["wall_units"] > 0 for row in record["rows"])
-    lines = speed_markdown(record["rows"]).splitlines()
-    assert lines[0] == "| method | kept | units, 1 scenes | units, 4 scenes | released |"
-    assert len(lines) == 4
-
-
-@pytest.mark.parametrize(
-    ("stage", "name", "kept"),
-    [("in-llm", "fastv", 196), ("kv", "streamingllm", 196), ("llm", "stride+fastv+knorm", 49)],
-)
-def test_bench_puts_a_language_model_beside_itself(tmp_path: Path, stage: str, name: str, kept: int) -> None:
-    arguments = ["bench", "--stage", stage, "--method", name, "--keep-ratio", "1", "--keep-ratio", "0.25"]
-    arguments += ["--size", "tiny", "--tokens", "196", "--repeats", "1", "--json", str(tmp_path / "b.json")]
-    done = runner.invoke(app, arguments)
-    assert done.exit_code == 0, done.output
-    record = json.loads((tmp_path / "b.json").read_text())
-    everything, quarter = record["rows"]
-    assert (record["size"], everything["visual_tokens"], everything["recipe"]) == ("tiny", 196, name)
-    assert (everything["kv_ratio"], everything["kept_tokens"]) == (1.0, 196)
-    assert 0.2 < quarter["kv_ratio"] < 0.7
-    assert quarter["kept_tokens"] == kept
-    assert all(row["prefill_ratio"] > 0 < row["step_ratio"] for row in record["rows"])
-    lines = llm_markdown(record["rows"]).splitlines()
-    assert lines[0].startswith("| recipe | keep | prefill | decode step | cache bytes |")
-    assert lines[3].startswith(f"| {name} | 0.25 | ")
 
 
 def test_a_record_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from streamprune.errors import UnknownNameError
 from streamprune.models.shapes import Shape
 
 _WIDTH, _SIDE, _PATCH, _WORDS = 256, 112, 14, 512
-_FRAMES, _NEW_TOKENS = 64, 65
+_FRAMES, _NEW_TOKENS = 64, 33
 # of families that count the pixels of a whole clip
 _CLIP = {"size": {"shortest_edge": _SIDE**2, "longest_edge": _FRAMES * _SIDE**2}}
 # of families that count those of a frame
