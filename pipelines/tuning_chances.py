@@ -64,13 +64,18 @@ class Standing:
         trials: of each candidate, by the number of the question.
         ladders: every candidate is in one of them.
         questions: how many there are.
-        full_ms: median time of the full model to its first token.
+        full_times: of the full model to its first token, in milliseconds.
     """
 
     trials: Sequence[Mapping[int, Trial]]
     ladders: Sequence[Ladder]
     questions: int
-    full_ms: float
+    full_times: Sequence[float]
+
+    @property
+    def full_ms(self) -> float:
+        """Their median."""
+        return median(self.full_times)
 
     def values(self, number: int) -> tuple[float, float, float] | None:
         """(loss in points, ttft_ms, memory_bytes) of a candidate as measured; None before it answers."""
@@ -124,15 +129,24 @@ class Standing:
         """(samples, candidates) times to the first token; endless where nothing is known."""
         centre, error = np.full(len(self.trials), np.inf), np.zeros(len(self.trials))
         for number, found in enumerate(self.trials):
-            ratios = [math.log(trial.ttft_ratio) for trial in found.values() if trial.ttft_ratio]
+            ratios = [trial.ttft_ratio for trial in found.values() if trial.ttft_ratio]
             if ratios:
-                middle = median(ratios)
-                spread = max(1.4826 * median(abs(one - middle) for one in ratios), _LEAST_SPREAD)
-                centre[number], error[number] = middle, 1.25 * spread / math.sqrt(len(ratios))
+                centre[number], error[number] = self._middle(ratios)
         centre = self._between(centre)
-        noise = draws.standard_normal((_SAMPLES, len(self.trials)))
-        times: Floats = self.full_ms * np.exp(centre + error * noise)
+        ratio = np.exp(centre + error * draws.standard_normal((_SAMPLES, len(self.trials))))
+        # the full model's own time is what all ratios are multiplied with
+        full, uncertain = self._middle(self.full_times)
+        clock = np.exp(full + uncertain * draws.standard_normal((_SAMPLES, 1)))
+        times: Floats = clock * ratio
         return times
+
+    def _middle(self, values: Sequence[float]) -> tuple[float, float]:
+        """Logarithm of the median of ``values``, and how far that of all questions may be from it."""
+        logs = [math.log(value) for value in values]
+        middle = median(logs)
+        spread = max(1.4826 * median(abs(one - middle) for one in logs), _LEAST_SPREAD)
+        left = max(0.0, 1 - len(logs) / self.questions)
+        return middle, 1.25 * spread * math.sqrt(left / len(logs))
 
     def _memory(self) -> Floats:
         """Most bytes of each candidate."""

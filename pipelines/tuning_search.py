@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Protocol
 
 import numpy as np
@@ -201,8 +200,8 @@ class Search:
         return sum(trial.ttft_ratio is not None for trial in self._trials[candidate].values())
 
     def _standing(self) -> Standing:
-        full_ms = median(full.ttft_ms for full in self._full.values())
-        return Standing(self._trials, self._ladders, self._questions, full_ms)
+        times = [full.ttft_ms for full in self._full.values()]
+        return Standing(self._trials, self._ladders, self._questions, times)
 
     def _rank(self, candidate: int) -> tuple[float, ...]:
         """Sorts candidates by their figures as they are: by what misses the bounds, then by the targets."""

@@ -5,7 +5,19 @@ One file per command; importing them here adds them to the application.
 
 from __future__ import annotations
 
-from streamprune.cli import ask, batch, bench, doctor, evaluate, explain, methods, serve, stream
+from streamprune.cli import ask, batch, bench, doctor, evaluate, explain, methods, serve, stream, tune
 from streamprune.cli.app import app
 
-__all__ = ["app", "ask", "batch", "bench", "doctor", "evaluate", "explain", "methods", "serve", "stream"]
+__all__ = [
+    "app",
+    "ask",
+    "batch",
+    "bench",
+    "doctor",
+    "evaluate",
+    "explain",
+    "methods",
+    "serve",
+    "stream",
+    "tune",
+]

@@ -56,7 +56,7 @@ def tune(
     from streamprune.budget import read_bytes
     from streamprune.checks import check_count, check_share
     from streamprune.pipelines.tuning_targets import Targets
-    from streamprune.report.record import check_writable
+    from streamprune.report.writable import check_writable
 
     needed = None if memory_bytes is None else read_bytes("memory_bytes", memory_bytes)
     targets = Targets(max_loss=max_loss, ttft_ms=ttft_ms, memory_bytes=needed)

@@ -157,7 +157,7 @@ def test_shares_of_one_recipe_inform_each_other() -> None:
     # memory and time of what was never asked lie between those of its neighbours
     trial = Trial(loss=0.0, scored=True, ttft_ratio=0.5, memory_bytes=100, tokens_kept=1)
     wide = Trial(loss=0.0, scored=True, ttft_ratio=0.9, memory_bytes=300, tokens_kept=1)
-    standing = Standing([{0: trial}, {}, {0: wide}], [Ladder((0, 1, 2), (0.1, 0.2, 0.3))], 4, 100.0)
+    standing = Standing([{0: trial}, {}, {0: wide}], [Ladder((0, 1, 2), (0.1, 0.2, 0.3))], 4, [100.0])
     assert standing._memory().tolist() == [100, 200, 300]
     chances = standing.chances(Targets(ttft_ms=80), seed=0)
     assert chances.meets[2] < 0.1 < 0.9 < chances.meets[1]
