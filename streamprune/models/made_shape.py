@@ -75,10 +75,13 @@ def _built(shape: Shape, layers: int | None, device: torch.device) -> Any:
     text, vision = shape.sliced(layers)
     text |= {"eos_token_id": END, "pad_token_id": 0, "bos_token_id": 2}
     ids = MARKS[shape.model_type].numbered()
-    kind = type(AutoConfig.for_model(shape.model_type))
+    auto = family_class(shape.model_type, shape.name).auto_class()
+    # of families that load a part of a checkpoint it is that part's own class
+    part = getattr(auto, "config_class", None)
+    kind = type(AutoConfig.for_model(shape.model_type)) if part is None else part
     config = kind(text_config=text, vision_config=vision, **shape.top, **ids)
     with device:
-        model = family_class(shape.model_type, shape.name).auto_class().from_config(config)
+        model = auto.from_config(config) if part is None else auto(config)
     model.tie_weights()
     return model
 

@@ -50,6 +50,13 @@ _QWEN = Marks(
         "video_token_id": "<|video_pad|>",
     },
 )
+_OMNI = {
+    "vision_start_token_id": "<|vision_start|>",
+    "image_token_index": "<|image_pad|>",
+    "video_token_index": "<|video_pad|>",
+    "audio_start_token_id": "<|audio_start|>",
+    "audio_token_index": "<|audio_pad|>",
+}
 _PADS = {"image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>"}
 _INDEXES = {"image_token_index": "<image>", "video_token_index": "<video>"}
 _MINICPM = ("<|video_pad|>", "<|image_pad|>", "<image>", "</image>", "<image_id>", "</image_id>")
@@ -62,6 +69,7 @@ MARKS: dict[str, Marks] = {
     "llava_next_video": Marks("<video> ", ("<image>", "<video>"), _INDEXES),
     "llava_onevision": Marks("<video> ", ("<image>", "<video>"), _INDEXES),
     "minicpmv4_6": Marks("<|video_pad|>", _MINICPM, _PADS),
+    "qwen2_5_omni": Marks(_QWEN.video, (*_QWEN.words, "<|audio_start|>", "<|audio_pad|>"), _OMNI),
     "qwen2_5_vl": _QWEN,
     "qwen2_vl": _QWEN,
     "qwen3_5": _QWEN,

@@ -93,6 +93,17 @@ def _small(
 
 
 _WINDOWS = _blocks(**_GATED, window_size=4 * _PATCH, fullatt_block_indexes=[1, 3])
+# as little as can be: nobody listens
+_HEARING = {
+    "d_model": 16,
+    "encoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 16,
+    "num_mel_bins": 8,
+    "max_source_positions": 20,
+    "n_window": 4,
+    "output_dim": _WIDTH,
+}
 _ALL = (
     _small(
         "internvl",
@@ -121,6 +132,15 @@ _ALL = (
         {"scale_resolution": _SIDE, "slice_mode": False},
         {"insert_layer_id": 1},
         least_layers=4,
+    ),
+    _small(
+        "qwen2_5_omni",
+        _axes(4, 6, 6),
+        # whatever is asked for, pictures are shown large: large patches make few of them
+        {**_WINDOWS, "patch_size": 2 * _PATCH, "window_size": 8 * _PATCH},
+        _FRAME,
+        {"audio_config": _HEARING, "position_id_per_seconds": 4},
+        tower_step=2,
     ),
     _small(
         "qwen2_5_vl",

@@ -90,6 +90,8 @@ def test_steps_are_taken_in_turn_whoever_has_more() -> None:
     assert in_turn(steps("a", 3), steps("b", 1)) == ("a", "b")
     assert calls == ["a0", "b0", "a1", "a2"]
     assert alone(steps("c", 2)) == "c"
+    # what cannot be taken apart goes one after the other
+    assert in_turn(steps("d", 0), steps("e", 0)) == ("d", "e")
 
 
 def _rounds(effort: Effort, widths: Sequence[float]) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import torch
 
 from streamprune.errors import RecipeError
 from streamprune.metrics.clocks import Clock, Lap, Mark
@@ -82,6 +83,15 @@ def test_every_stage_is_measured(subject: Subject) -> None:
     assert run.lap("total").work_seconds > run.lap("first").work_seconds > run.lap("prefill").work_seconds
     assert run.inside == {}
     assert run.peak_bytes is None
+
+
+def test_seeing_and_saying_are_two_steps(subject: Subject) -> None:
+    steps = answer_runner(subject, _with("stride", 0.25))()
+    assert next(steps) is None
+    with pytest.raises(StopIteration) as ended:
+        next(steps)
+    assert isinstance(ended.value.value, Run)
+    assert torch.is_grad_enabled()
 
 
 @pytest.mark.parametrize("name", ["none", "stride", "random"])
