@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint bench soak results format types clean
+.PHONY: setup demo test lint bench soak results format types clean test-lmms-eval
 
 setup: $(STAMP)
 
@@ -43,6 +43,22 @@ soak: $(STAMP)
 results: $(STAMP)
 	$(BIN)/python demos/draw_results.py
 	$(BIN)/python demos/write_results.py
+
+# the plug-in inside lmms-eval, in an environment of its own: 2.4 GB, some minutes the first time.
+# The constraints keep pip from replacing torch; torchvision's wheel does not import beside that torch.
+LMMS_EVAL := build/integrations/lmms_eval
+
+test-lmms-eval: $(LMMS_EVAL)/.installed
+	$(LMMS_EVAL)/bin/python -m pytest tests/integrations/test_lmms_eval.py $(PYTEST_OPTIONS)
+
+$(LMMS_EVAL)/.installed: pyproject.toml tests/integrations/lmms_eval.constraints.txt
+	test -x $(LMMS_EVAL)/bin/python || $(PYTHON) -m venv $(LMMS_EVAL)
+	$(LMMS_EVAL)/bin/python -m pip install --quiet --upgrade pip
+	$(LMMS_EVAL)/bin/python -m pip install --quiet -r tests/integrations/lmms_eval.constraints.txt
+	$(LMMS_EVAL)/bin/python -m pip install --quiet -c tests/integrations/lmms_eval.constraints.txt lmms-eval==0.7.3 pytest
+	$(LMMS_EVAL)/bin/python -m pip uninstall --quiet --yes torchvision
+	$(LMMS_EVAL)/bin/python -m pip install --quiet -c tests/integrations/lmms_eval.constraints.txt -e .
+	touch $@
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

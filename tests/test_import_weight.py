@@ -48,6 +48,7 @@ def test_nothing_heavy_is_imported(statement: str) -> None:
         ["serve", "--help"],
         ["serve", "--port", "70000"],
         ["serve", "--token", "a b"],
+        ["serve", "--openai", "--max-frames", "0"],
     ],
 )
 def test_help_listing_and_usage_errors_need_no_torch(arguments: list[str]) -> None:
