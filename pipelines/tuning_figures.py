@@ -114,7 +114,7 @@ class Spread:
         """In points, with the interval for questions like these, widened by Student's t."""
         reach = _student(max(self.count - 1, 1)) * self.error
         # loyalty is lost at worst: only right answers can be gained
-        low, high = max(-self.scored, self.centre - reach), min(1.0, self.centre + reach)
+        low, high = max(0.0 - self.scored, self.centre - reach), min(1.0, self.centre + reach)
         return Estimate(self.mean, min(low, self.mean), max(high, self.mean)).scaled(100)
 
 

@@ -19,9 +19,12 @@ _COLUMNS = ("", "recipe", "keep", "questions", "tokens", "loss, points", "first 
 def pareto_front(rows: Sequence[Row]) -> list[Row]:
     """Those of ``rows`` that no other beats: in nothing worse, in something better, on as many questions.
 
-    From the largest memory to the smallest.
+    Those that answered less than a quarter of what another did are left out: next to nothing is known of
+    them. From the largest memory to the smallest.
     """
-    front = [row for row in rows if not any(_beats(other, row) for other in rows)]
+    most = max((row["questions"] for row in rows), default=0)
+    known = [row for row in rows if 4 * row["questions"] >= most]
+    front = [row for row in known if not any(_beats(other, row) for other in known)]
     return sorted(front, key=lambda row: (-row["memory_bytes"], row["ttft_ms"]))
 
 
@@ -115,9 +118,6 @@ def plot_pareto(record: Mapping[str, Any], path: str | Path) -> None:
 def _draw(axes: Any, rows: Sequence[Row], front: set[str], color: str) -> None:
     """The points of one recipe: filled where no other beats them, larger the more questions they answered."""
     most = max(row["questions"] for row in rows)
-    axes.plot(
-        [row["ttft_ms"] for row in rows], [row["loss"] for row in rows], color=color, linewidth=0.6, alpha=0.6
-    )
     for row in rows:
         axes.scatter(
             row["ttft_ms"],
