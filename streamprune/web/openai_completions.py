@@ -71,6 +71,8 @@ class ChatCompletions:
                 await self._serve(Request(scope, receive), reply)
         except (ClientDisconnect, _GoneError):
             return
+        except asyncio.CancelledError:  # the server is being stopped
+            await reply.fail(ApiError(503, "the server was stopped", "stopped"))
         except Exception as error:
             await reply.fail(ApiError.of(error))
 
