@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from streamprune.cli.app import progress_bars
+from streamprune.cli.evaluate_answers import noted_answers
 
 if TYPE_CHECKING:
     from streamprune.embedded.evaluate.needles import Needles
@@ -25,19 +26,21 @@ _SAME = ("eval", "model", "streams", "frames", "questions", "context_tokens")
 def evaluate_streams(
     memories: Sequence[str] | None,
     memory_bytes: Sequence[str] | None,
-    *,
-    streams: int,
-    questions: int | None,
+    streams: int | None,
+    questions: int,
     num_frames: int | None,
     model: str,
+    *,
+    answers: Path | None,
     json_file: Path | None,
 ) -> None:
-    """Measure and show memories, by default all; go on with what ``json_file`` holds already."""
+    """Measure and show memories, by default all; go on with what the files hold already."""
     from streamprune.budget import read_bytes
     from streamprune.checks import check_count
-    from streamprune.embedded.evaluate.needles import BASELINES, Needles
+    from streamprune.embedded.evaluate.needles import BASELINES, KEY, Needles
     from streamprune.errors import UnknownNameError
     from streamprune.registry import list_methods
+    from streamprune.report.writable import check_writable
 
     named = [row.name for row in list_methods("memory")]
     known = [*named, *BASELINES]
@@ -45,28 +48,34 @@ def evaluate_streams(
         if name not in known:
             raise UnknownNameError.among("memory", name, known)
     sizes = [read_bytes("memory_bytes", size) for size in memory_bytes or MEMORY_BYTES]
-    asked = QUESTIONS if questions is None else questions
     shown = FRAMES if num_frames is None else num_frames
-    for name, count in (("streams", streams), ("questions", asked), ("num_frames", shown)):
+    shared_by = STREAMS if streams is None else streams
+    for name, count in (("streams", shared_by), ("num_frames", shown)):
         check_count(name, count)
+    for path in (answers, json_file):
+        if path is not None:
+            check_writable(path)
+    # keep_all is there to be measured against, in all the bytes that it takes
+    chosen = memories or [name for name in known if name != "keep_all"]
     with progress_bars() as report:
-        suite = Needles(streams, shown, asked, report, model)
-        # keep_all is there to be measured against, in all the bytes that it takes
-        chosen = memories or [name for name in known if name != "keep_all"]
-        record = _measure(suite, chosen, sizes, json_file)
+        suite = Needles(shared_by, shown, questions, report, model)
+        done = {} if json_file is None else _earlier(json_file, _about(suite))
+        with noted_answers(answers, json_file, lambda: _run(suite), KEY) as lines:
+            suite.lines = lines
+            record = _measure(suite, chosen, sizes, done, json_file)
     from streamprune.report.needles import needles_table
 
     Console(width=max(_WIDTH, Console().width)).print(needles_table(record))
-    if json_file is not None:
-        Console(stderr=True, highlight=False).print(f"written: {json_file}")
+    for path in (answers, json_file):
+        if path is not None:
+            Console(stderr=True, highlight=False, soft_wrap=True).print(f"written: {path}")
 
 
-def _measure(
-    suite: Needles, memories: Sequence[str], sizes: Sequence[int], json_file: Path | None
-) -> dict[str, Any]:
-    from streamprune.report.record import circumstances, write_record
+def _about(suite: Needles) -> dict[str, Any]:
+    """A record without its rows."""
+    from streamprune.report.record import circumstances
 
-    record: dict[str, Any] = {
+    return {
         "eval": "stream",
         **circumstances(["streamprune", *sys.argv[1:]]),
         "model": suite.model,
@@ -75,13 +84,36 @@ def _measure(
         "questions": suite.questions,
         "context_frames": suite.context_frames,
         "context_tokens": suite.context_tokens,
-        "rows": [],
     }
-    done = {} if json_file is None else _earlier(json_file, record)
+
+
+def _run(suite: Needles) -> str:
+    """The fingerprint of a file of answers."""
+    from streamprune.models.fingerprint import fingerprint as weights_of
+    from streamprune.pipelines.journal import fingerprint
+
+    settings = {name: value for name, value in _about(suite).items() if name in _SAME}
+    return fingerprint(settings | {"weights": weights_of(suite.family)})
+
+
+def _measure(
+    suite: Needles,
+    memories: Sequence[str],
+    sizes: Sequence[int],
+    done: dict[tuple[str, int | None], dict[str, Any]],
+    json_file: Path | None,
+) -> dict[str, Any]:
+    """Rows of ``memories``, and what ``done`` holds besides, which is not measured again."""
+    from streamprune.embedded.evaluate.needles import loyalty
+    from streamprune.report.record import write_record
+
+    record: dict[str, Any] = _about(suite) | {"rows": []}
     for memory, size, measure in _rows(suite, memories, sizes):
-        key = memory, size
-        figures = done.pop(key, None) or {"memory": memory, "memory_bytes": size, **measure()}
+        figures = done.pop((memory, size), None) or {"memory": memory, "memory_bytes": size, **measure()}
         record["rows"].append(figures)
+        for row in record["rows"]:
+            same = loyalty(suite.lines.done, row["memory"], row["memory_bytes"])
+            row |= {} if same is None else {"loyalty": same}
         if json_file is not None:
             # what was measured survives an interruption
             write_record(json_file, record | {"rows": [*record["rows"], *done.values()]})

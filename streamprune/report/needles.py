@@ -8,7 +8,10 @@ from typing import Any
 from rich.table import Table
 
 AGES = ("past", "recent", "now")
-_COLUMNS = ("memory", "bytes", "right", "95 %", *AGES, "peak bytes", "knows from", "answer")
+_COLUMNS = (
+    "memory", "bytes", "strict", "95 %", "lenient", "unparsed", "loyal", *AGES, "peak bytes", "knows from",
+    "answer",
+)  # fmt: skip
 
 
 def needles_table(record: Mapping[str, Any]) -> Table:
@@ -69,6 +72,9 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         size,
         _percent(row["accuracy"]),
         f"{_percent(row['low'])}-{_percent(row['high'])}",
+        _percent(row["lenient"]["accuracy"]) if "lenient" in row else "",
+        str(row.get("unparsed", "")),
+        _percent(row["loyalty"]["accuracy"]) if "loyalty" in row else "",
     ]
     cells += [_percent(row["age"][age]["accuracy"]) if age in row["age"] else "" for age in AGES]
     if "peak_bytes" in row:
