@@ -190,6 +190,7 @@ class _Answering:
         self._peak, self._most = PeakMemory(subject.family.device), 0
         self._ready: list[_Ready] = []
         self._first: list[Mark] = []
+        self._tokens: list[Mark] = []
         self._stats: list[Stats] = []
 
     @torch.no_grad()
@@ -229,6 +230,7 @@ class _Answering:
 
     def _answer(self, group: Sequence[_Ready]) -> None:
         laps, clock, asking = self._laps, self._laps.device, self._asking
+        self._tokens = []
         started = clock.mark()
         prompts = [asking.prompt(one.job, QUESTION, one.reduced) for one in group]
         with self._inside("prefill", "steps"):
@@ -239,12 +241,12 @@ class _Answering:
                     asking.family,
                     prompts,
                     max_new_tokens=asking.request.max_new_tokens,
-                    on_first=self._note_first,
+                    on_token=self._note_token,
                 )
                 layer_tokens = None
-        ended = clock.mark()
-        laps.add("prefill", clock.lap(started, self._first[-1]))
-        laps.add("steps", clock.lap(self._first[-1], ended))
+        self._first.append(self._tokens[0])
+        laps.add("prefill", clock.lap(started, self._tokens[0]))
+        laps.add("steps", clock.lap(self._tokens[0], self._tokens[-1]))
         for one, prompt, out in zip(group, prompts, outs, strict=True):
             stats = stats_of(
                 asking.shape, one.job, one.reduced, len(prompt), out, layer_tokens, rows=len(group)
@@ -261,12 +263,12 @@ class _Answering:
                 prompt,
                 max_new_tokens=asking.request.max_new_tokens,
                 cache=cache,
-                on_first=self._note_first,
+                on_token=self._note_token,
             )
         return [out], layers.tokens(len(prompt))
 
-    def _note_first(self) -> None:
-        self._first.append(self._laps.device.mark())
+    def _note_token(self) -> None:
+        self._tokens.append(self._laps.device.mark())
 
     @contextmanager
     def _inside(self, stage: str, later: str | None = None) -> Iterator[None]:

@@ -124,10 +124,10 @@ class _Listener:
         answers: Sequence[TextPieces],
         on_text: Callable[[str], None] | None,
         stop: threading.Event | None,
-        on_first: Callable[[], None] | None = None,
+        on_token: Callable[[], None] | None = None,
     ) -> None:
         self.first_token_seconds: float | None = None
-        self._on_first = on_first
+        self._on_token = on_token
         self._answers = answers
         self._on_text = on_text
         self._stop = stop
@@ -136,8 +136,8 @@ class _Listener:
         newest = input_ids[:, -1].tolist()
         if self.first_token_seconds is None:
             self.first_token_seconds = time.perf_counter()
-            if self._on_first is not None:
-                self._on_first()
+        if self._on_token is not None:
+            self._on_token()
         for answer, token in zip(self._answers, newest, strict=True):
             if not answer.ended:  # of a batch the others may go on
                 self._say(answer.add([token]))
@@ -191,7 +191,7 @@ def generate(
     stop: threading.Event | None = None,
     cache: Any = None,
     cached: int = 0,
-    on_first: Callable[[], None] | None = None,
+    on_token: Callable[[], None] | None = None,
 ) -> Generation:
     """Answer ``prompt``, by default exactly as ``model.generate`` would without sampling.
 
@@ -201,14 +201,14 @@ def generate(
         stop: set it from another thread to end after the current token.
         cache: to use in place of a stock one of its own.
         cached: tokens of ``prompt`` that ``cache`` has seen.
-        on_first: called as soon as the first new token is there.
+        on_token: called as soon as a new token is there, of a batch one of each answer.
 
     Raises DeviceError when memory runs out.
     """
     inputs = prompt.model_inputs(cached)
     if cache is not None:
         inputs["past_key_values"] = cache
-    return _generate(family, inputs, max_new_tokens, sampling, on_text, stop, on_first)[0]
+    return _generate(family, inputs, max_new_tokens, sampling, on_text, stop, on_token)[0]
 
 
 def generate_batch(
@@ -217,10 +217,10 @@ def generate_batch(
     *,
     max_new_tokens: int,
     sampling: Sampling = GREEDY,
-    on_first: Callable[[], None] | None = None,
+    on_token: Callable[[], None] | None = None,
 ) -> list[Generation]:
     """Answer several prompts together, each as :func:`generate` would; times and cache are those of all."""
-    return _generate(family, joined_inputs(prompts), max_new_tokens, sampling, on_first=on_first)
+    return _generate(family, joined_inputs(prompts), max_new_tokens, sampling, on_token=on_token)
 
 
 def _generate(
@@ -230,7 +230,7 @@ def _generate(
     sampling: Sampling,
     on_text: Callable[[str], None] | None = None,
     stop: threading.Event | None = None,
-    on_first: Callable[[], None] | None = None,
+    on_token: Callable[[], None] | None = None,
 ) -> list[Generation]:
     """One answer for each row of ``inputs``."""
     from streamprune.cache.kept import KeptCache
@@ -239,7 +239,7 @@ def _generate(
     config = _settings(family, max_new_tokens, sampling)
     ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
     answers = [TextPieces(family.tokenizer, ends, sampling.stop) for _ in range(rows)]
-    listener = _Listener(answers, on_text, stop, on_first)
+    listener = _Listener(answers, on_text, stop, on_token)
     cache = inputs.get("past_key_values")
     told = cache.watch(family.model) if isinstance(cache, KeptCache) else nullcontext()
     with family.lock, out_of_memory_explained(f"a prompt of {length} tokens"), told:
