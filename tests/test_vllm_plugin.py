@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from types import ModuleType, SimpleNamespace
@@ -17,6 +18,7 @@ from streamprune.pre_llm.base import PreLLMMethod
 from streamprune.reduce import reduce_tokens
 from streamprune.registry import register_method, unregister_method
 from streamprune.tokens import Reduction, VideoGrid, VisualTokens
+from tests.test_cli import failed_with, run
 
 SERVED = [name for name, lacking in servable_methods().items() if lacking is None]
 REFUSED = {name: lacking for name, lacking in servable_methods().items() if lacking is not None}
@@ -184,6 +186,15 @@ def test_a_method_without_a_count_is_refused() -> None:
             VideoPruner(method="unannounced")
     finally:
         unregister_method("unannounced")
+
+
+def test_the_command_line_says_what_can_be_served() -> None:
+    told = json.loads(run("methods", "--vllm", "--json").stdout)
+    assert {row["name"]: row["vllm_lacks"] for row in told} == servable_methods()
+    assert "needs the signal" in " ".join(run("methods", "--vllm").output.split())
+    assert "| divprune | yes |  |" in run("methods", "--vllm", "--markdown").output
+    for other in (["--stage", "kv"], ["--family", "qwen2_5_vl"]):
+        failed_with(run("methods", "--vllm", *other), 2, "leave out --stage and --family")
 
 
 # --- the plug-in, against modules shaped as vLLM's ---

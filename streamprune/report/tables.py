@@ -94,15 +94,40 @@ def _cells(method: MethodInfo) -> tuple[str, ...]:
 
 def methods_table(methods: Iterable[MethodInfo]) -> Table:
     """The registry for a terminal."""
-    table = Table(header_style="bold")
-    for column in _COLUMNS:
-        table.add_column(column)
-    for method in methods:
-        table.add_row(*map(Text, _cells(method)))
-    return table
+    return _table(_COLUMNS, map(_cells, methods))
 
 
 def methods_markdown(methods: Iterable[MethodInfo]) -> str:
     """The registry as the Markdown table of the README."""
-    lines = [_COLUMNS, tuple("---" for _ in _COLUMNS), *(_cells(method) for method in methods)]
+    return _markdown(_COLUMNS, map(_cells, methods))
+
+
+_SERVED_COLUMNS = ("name", "in vLLM", "what it lacks")
+
+
+def _served_cells(lacking: Mapping[str, str | None]) -> list[tuple[str, ...]]:
+    return [(name, "yes" if why is None else "no", why or "") for name, why in lacking.items()]
+
+
+def served_table(lacking: Mapping[str, str | None]) -> Table:
+    """What an engine can serve and what the others lack, by method, for a terminal."""
+    return _table(_SERVED_COLUMNS, _served_cells(lacking))
+
+
+def served_markdown(lacking: Mapping[str, str | None]) -> str:
+    """:func:`served_table` as Markdown."""
+    return _markdown(_SERVED_COLUMNS, _served_cells(lacking))
+
+
+def _table(columns: Sequence[str], rows: Iterable[tuple[str, ...]]) -> Table:
+    table = Table(header_style="bold")
+    for column in columns:
+        table.add_column(column)
+    for cells in rows:
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _markdown(columns: Sequence[str], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [tuple(columns), tuple("---" for _ in columns), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
