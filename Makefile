@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint bench soak results format types clean test-lmms-eval
+.PHONY: setup demo test lint bench soak results format types clean test-lmms-eval test-ray
 
 setup: $(STAMP)
 
@@ -43,6 +43,19 @@ soak: $(STAMP)
 results: $(STAMP)
 	$(BIN)/python demos/draw_results.py
 	$(BIN)/python demos/write_results.py
+
+# batches on Ray Data, in an environment of its own: 1.5 GB, some minutes
+RAY := build/integrations/ray
+
+test-ray: $(RAY)/.installed
+	RECORD=demos/results/integration_ray.json \
+	$(RAY)/bin/python -m pytest tests/integrations/test_ray.py $(PYTEST_OPTIONS)
+
+$(RAY)/.installed: pyproject.toml tests/integrations/ray.constraints.txt
+	test -x $(RAY)/bin/python || $(PYTHON) -m venv $(RAY)
+	$(RAY)/bin/python -m pip install --quiet --upgrade pip
+	$(RAY)/bin/python -m pip install --quiet -c tests/integrations/ray.constraints.txt -e '.[ray]' pytest
+	touch $@
 
 # the plug-in inside lmms-eval, in an environment of its own: 2.4 GB, some minutes the first time.
 # The constraints keep pip from replacing torch; torchvision's wheel does not import beside that torch.

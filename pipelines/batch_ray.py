@@ -29,6 +29,8 @@ _LOGICAL_CPUS = 8
 # what an actor takes of them; its worker takes a core or a device, whatever Ray believes
 _ACTOR_CPUS = 0.25
 _PROBE_SECONDS = 5.0
+# number of the frame with which both sides of HTTP/2 begin
+_SETTINGS = 4
 # blocks for each worker: rows come back, and work is shared out, by blocks
 _BLOCKS_PER_WORKER = 8
 
@@ -156,16 +158,28 @@ def _connect(ray: ModuleType, address: str | None) -> None:
 
 
 def _check_reachable(address: str) -> None:
-    """Raise InvalidValueError unless something listens at ``address``; Ray itself would try for minutes."""
+    """Raise InvalidValueError unless a cluster may be at ``address``; Ray itself would try for minutes."""
     if address == "auto":
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise InvalidValueError(f"address must be HOST:PORT, ray://HOST:PORT or auto, got {address!r}")
     try:
-        socket.create_connection((host, int(port)), timeout=_PROBE_SECONDS).close()
+        with socket.create_connection((host, int(port)), timeout=_PROBE_SECONDS) as connection:
+            problem = "" if _speaks_http2(connection) else "what listens there is none"
     except OSError as error:
+        problem = error.strerror or str(error)
+    if problem:
         raise InvalidValueError(
-            f"no Ray cluster at address {address!r}: {error.strerror or error}; start one with 'ray start "
-            "--head', or leave the address out"
-        ) from error
+            f"no Ray cluster at address {address!r}: {problem}; start one with 'ray start --head', which "
+            "prints its address, or leave the address out"
+        )
+
+
+def _speaks_http2(connection: socket.socket) -> bool:
+    """Whether the other side does, as Ray's servers do and its dashboard, for one, does not."""
+    if os.environ.get("RAY_USE_TLS") == "1":
+        return True  # not to be seen from outside
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0)))
+    head = connection.recv(9)
+    return len(head) == 9 and head[3] == _SETTINGS
