@@ -40,7 +40,7 @@ class Reply:
 
     async def finish(self, chat: ChatRequest, told: Told) -> None:
         """Send what is left to say, all of it where nothing was sent yet and nobody asked for a stream."""
-        reason = finish_reason(chat, told)
+        reason = "length" if told.cut_short else "stop"
         if not chat.stream:
             message = {"role": "assistant", "content": told.answer.text, "refusal": None}
             choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
@@ -94,11 +94,6 @@ class Reply:
     def _chunk(self, delta: dict[str, str], reason: str | None = None) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
         return {**self._head("chat.completion.chunk"), "choices": [choice]}
-
-
-def finish_reason(chat: ChatRequest, told: Told) -> str:
-    """Whether the answer came to its end, or to that of its room."""
-    return "length" if told.answer.stats.new_tokens >= chat.max_new_tokens else "stop"
 
 
 def usage(told: Told) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from streamprune.models.chat_template import text_ids
 from streamprune.web.openai_media import Media
 from streamprune.web.openai_request import ChatRequest
 from streamprune.web.openai_videos import EncodedVideos, Look, StoppedError
@@ -24,11 +25,13 @@ class Told:
 
     Attributes:
         answer: with its stats.
+        cut_short: whether it came to the end of its room before it came to its own.
         from_cache: whether every video had been encoded for an earlier request.
         queue_ms: from the request until the model had time for it, downloads included.
     """
 
     answer: Answer
+    cut_short: bool
     from_cache: bool
     queue_ms: float
 
@@ -77,7 +80,8 @@ class Work:
                     if self._stopped.is_set():
                         return
                     self.tell(piece)
-                self.tell(Told(stream.answer, all(one.from_cache for one in encoded), queue_ms))
+                answer, cached = stream.answer, all(one.from_cache for one in encoded)
+                self.tell(Told(answer, self._cut_short(answer), cached, queue_ms))
         except StoppedError:
             return
         except BaseException as error:  # handed to whoever waits
@@ -88,6 +92,11 @@ class Work:
         self._stopped.set()
         if self._stream is not None:
             self._stream.close()
+
+    def _cut_short(self, answer: Answer) -> bool:
+        new = answer.stats.new_tokens
+        # one that ends with the last token it may have says a token less: the end token is not text
+        return new >= self._chat.max_new_tokens <= len(text_ids(self._vlm.family.tokenizer, answer.text))
 
     def _asked(self, encoded: list[EncodedVideo]) -> AnswerStream:
         from streamprune.pipelines.together import Videos

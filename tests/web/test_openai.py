@@ -176,9 +176,17 @@ def test_pictures_and_videos_together(client: TestClient, vlm: VideoLLM) -> None
     assert answer["usage"]["prompt_tokens"] == expected.stats.prompt_tokens
 
 
-def test_an_answer_that_was_cut_says_so(client: TestClient) -> None:
-    answer = completed(client, user(QUESTION, VIDEO), max_tokens=1)
-    assert (answer["choices"][0]["finish_reason"], answer["usage"]["completion_tokens"]) == ("length", 1)
+@pytest.mark.parametrize(
+    ("fields", "text", "reason"),
+    [
+        ({"max_tokens": 2}, "purple", "stop"),  # the word and the end token
+        ({"max_tokens": 1}, "purple", "length"),
+    ],
+)
+def test_an_answer_that_was_cut_says_so(client: TestClient, fields: Json, text: str, reason: str) -> None:
+    answer = completed(client, user(QUESTION, VIDEO), **fields)
+    assert (text_of(answer), answer["choices"][0]["finish_reason"]) == (text, reason)
+    assert answer["usage"]["completion_tokens"] == fields["max_tokens"]
 
 
 def test_an_answer_ends_before_a_text_to_stop_at(client: TestClient) -> None:
