@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 import streamprune as sp
 from streamprune.cli import app
 from streamprune.errors import InvalidValueError
+from streamprune.models.checkpoint_files import embedded_folder
 from streamprune.pipelines.jobs import JobLine, read_jobs
 from streamprune.pipelines.offline import VideoLLM, load
 from streamprune.pipelines.tuning import Candidate, Targets, list_candidates, loyalty_jobs, tune
@@ -21,7 +23,7 @@ from streamprune.report.pareto import pareto_front
 from tests.test_cli import failed_with, run
 
 CLIPS = Path(__file__).resolve().parents[1] / "demos" / "clips"
-NAMES = ("square_parade", "hidden_digit")
+NAME = "square_parade"
 FEW = ("--recipe", "stride", "--recipe", "streamprune", "--keep-ratio", "0.5", "--keep-ratio", "0.05")
 
 
@@ -31,11 +33,10 @@ def vlm() -> VideoLLM:
 
 
 def write_jobs(path: Path) -> Path:
-    """The questions about the shipped clips, with their answers."""
+    """The questions about a shipped clip, with their answers."""
     lines = [
-        {"video": str(CLIPS / f"{name}.mp4"), "question": one["question"], "answer": one["answer"]}
-        for name in NAMES
-        for one in json.loads((CLIPS / f"{name}.json").read_text())["questions"]
+        {"video": str(CLIPS / f"{NAME}.mp4"), "question": one["question"], "answer": one["answer"]}
+        for one in json.loads((CLIPS / f"{NAME}.json").read_text())["questions"]
     ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
@@ -47,21 +48,21 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     folder = tmp_path_factory.mktemp("tune")
     jobs = write_jobs(folder / "jobs.jsonl")
     written = ("-o", folder / "recipe.toml", "--json", folder / "tune.json", "--plot", folder / "tune.png")
-    result = run("tune", "--questions", jobs, "--max-loss", "30", *FEW, "--budget", "0.7", *written)
+    result = run("tune", "--questions", jobs, "--max-loss", "60", *FEW, "--budget", "0.8", *written)
     assert result.exit_code == 0, result.output
     return folder, json.loads((folder / "tune.json").read_text()), result.output
 
 
 def test_the_table_shows_the_points_that_none_beats(tuned: tuple[Path, dict[str, Any], str]) -> None:
     folder, record, said = tuned
-    assert "Loss of accuracy against time and memory, 8 questions" in said
-    assert "loss at most 30 points; of these the earliest first token" in said
+    assert "Loss of accuracy against time and memory, 4 questions" in said
+    assert "loss at most 60 points; of these the earliest first token" in said
     assert record["met"]
     assert record["full"]["tokens_kept"] == 576
-    assert record["answers"] <= 0.7 * record["exhaustive"] == pytest.approx(0.7 * 5 * 8)
+    assert record["answers"] <= 0.8 * record["exhaustive"] == pytest.approx(0.8 * 5 * 4)
     (chosen,) = [row for row in record["rows"] if row["chosen"]]
-    assert chosen["questions"] == 8
-    assert chosen["loss_low"] <= chosen["loss"] <= 30
+    assert chosen["questions"] == 4
+    assert chosen["loss_low"] <= chosen["loss"] <= 60
     assert f"found: {chosen['recipe']} keep {chosen['keep']}" in said
     assert chosen["memory_bytes"] < record["full"]["memory_bytes"]
     for row in record["rows"]:
@@ -74,7 +75,7 @@ def test_the_table_shows_the_points_that_none_beats(tuned: tuple[Path, dict[str,
 
 
 def test_the_recipe_it_writes_is_taken_by_every_command(
-    tuned: tuple[Path, dict[str, Any], str], vlm: VideoLLM
+    tuned: tuple[Path, dict[str, Any], str], vlm: VideoLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, record, _ = tuned
     recipe = folder / "recipe.toml"
@@ -86,9 +87,12 @@ def test_the_recipe_it_writes_is_taken_by_every_command(
     assert answer["stats"]["kv_bytes"] <= chosen["memory_bytes"]
     measured = run("eval", "--questions", "10", "--recipe", recipe)
     assert measured.exit_code == 0, measured.output
-    ids = vlm.family.tokenizer("how many scenes are there ?", return_tensors="pt")
+    monkeypatch.syspath_prepend(str(CLIPS.parent))
+    inputs = importlib.import_module("accelerate_stock").stock_inputs(embedded_folder())
     with sp.accelerate(vlm.family.model, recipe):
-        assert vlm.family.model.generate(**ids, max_new_tokens=2).shape[1] > ids["input_ids"].shape[1]
+        out = vlm.family.model.generate(**inputs, max_new_tokens=2, return_dict_in_generate=True)
+    held = out.past_key_values.layers[0].keys.shape[2]
+    assert held == out.sequences.shape[1] - 1 - 576 + chosen["tokens_kept"]
 
 
 def test_a_search_that_was_killed_goes_on_and_asks_nothing_twice(vlm: VideoLLM, tmp_path: Path) -> None:
@@ -105,7 +109,7 @@ def test_a_search_that_was_killed_goes_on_and_asks_nothing_twice(vlm: VideoLLM, 
 
     whole = go(tmp_path / "whole.jsonl")
     with pytest.raises(KeyboardInterrupt):
-        go(tmp_path / "killed.jsonl", stop_at=10)
+        go(tmp_path / "killed.jsonl", stop_at=6)
     before = (tmp_path / "killed.jsonl").read_text()
     with (tmp_path / "killed.jsonl").open("a") as file:
         file.write('{"candidate": "str')  # a line that the kill tore
@@ -127,7 +131,7 @@ def test_a_search_that_was_killed_goes_on_and_asks_nothing_twice(vlm: VideoLLM, 
     )
     assert again.asked < whole.asked / 2
     with pytest.raises(InvalidValueError, match="was written by another run"):
-        tune(vlm, jobs[:3], compared, targets=targets, budget=1, journal=tmp_path / "whole.jsonl")
+        tune(vlm, jobs[:2], compared, targets=targets, budget=1, journal=tmp_path / "whole.jsonl")
 
 
 def test_without_answers_loyalty_counts(vlm: VideoLLM) -> None:
