@@ -202,9 +202,9 @@ def segments_of(
     if isinstance(method, PreLLMMethod) and not reduction.is_identity:
         own = method.clip_segments(tokens)
         if own is not None:
-            return Segments(edges=tuple(map(_pair, own)), said=f"segments that {name} decided in")
+            return Segments(edges=tuple(map(_pair, own)), said=f"those that {name} decided in")
     if len(similarity) < 2:
-        return Segments(edges=((0, tokens.grid.frames),), said="one segment")
+        return Segments(edges=((0, tokens.grid.frames),), said="one, the clip being short")
     limit = float(similarity.mean() - similarity.std())
     edges = cut_transitions(similarity, threshold=limit)
     return Segments(

@@ -90,7 +90,7 @@ def _ground(explanation: Explanation, overlay: Overlay) -> Image.Image:
         said = f"{tokens} tokens, {operations} FLOPs, {cached}"
         brush.text((840, top + 40), said, _SOFT, font(18))
         top += 92
-    for state, words in overlay.legend:
+    for state, words in overlay.occurring():
         brush.rectangle((840, top, 863, top + 23), fill=(150, 160, 110))
         draw_fate(brush, state, 0.5, (840, top, 864, top + 24))
         brush.text((876, top), words, _TEXT, font(18))

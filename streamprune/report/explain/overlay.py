@@ -51,6 +51,11 @@ class Overlay:
     strength: NDArray[np.float32]
     legend: tuple[tuple[int, str], ...]
 
+    def occurring(self) -> list[tuple[int, str]]:
+        """The legend without what does not occur."""
+        there = set(self.state.tolist())
+        return [(state, words) for state, words in self.legend if state in there]
+
     def of(self, frame: int, picture: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """(rows, cols) states and strengths of a frame of tokens, or of a picture counted over all frames."""
         each = self.rows * self.cols

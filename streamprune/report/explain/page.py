@@ -86,6 +86,7 @@ def _told(explanation: Explanation) -> dict[str, Any]:
         "shared": full is not None and explanation.same_frames and explanation.tower is None,
         "warnings": explanation.warnings,
         "notes": explanation.notes,
+        "lets_go": explanation.in_llm is not None,
         "segments": explanation.segments.said,
         "attention": "" if explanation.attention is None else explanation.attention.said,
         "columns": [run.label for run in runs],
@@ -184,6 +185,8 @@ def _dropped_attention(explanation: Explanation) -> str:
     """How much of the question's attention falls on places whose tokens were dropped."""
     attention, source = explanation.attention, explanation.kept.source
     if attention is None or not attention.tokens:
+        return ""
+    if min(source) >= 0:
         return ""
     lost = sum(share for share, row in zip(attention.tokens, source, strict=True) if row < 0)
     return f" With every token there, {100 * lost:.1f} % of the question's attention is on dropped ones."

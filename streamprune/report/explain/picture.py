@@ -94,7 +94,7 @@ def _card(brush: ImageDraw.ImageDraw, run: Run, left: float, wide: float) -> Non
 def _legend(brush: ImageDraw.ImageDraw, overlay: Overlay, top: int) -> None:
     left = float(MARGIN)
     wide = ImageDraw.Draw(brush._image, "RGBA")
-    for state, words in overlay.legend:
+    for state, words in overlay.occurring():
         brush.rectangle((left, top, left + 23, top + 23), fill=(150, 160, 110))
         draw_fate(wide, state, 0.5, (left, top, left + 24, top + 24))
         brush.rectangle((left, top, left + 23, top + 23), outline=SOFT)

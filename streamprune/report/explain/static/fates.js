@@ -114,10 +114,11 @@ function cached(number) {
 
 function looked() {
   const found = view(DATA.grid.rows, DATA.grid.cols, false), shares = DATA.attention.tokens;
-  const most = shares.reduce((one, other) => Math.max(one, other), 0);
+  // one place in fifty is fully bright: a single peak would leave the rest black
+  const most = [...shares].sort((one, other) => other - one)[Math.floor(shares.length / 50)];
   for (let place = 0; place < TOKENS; place++) {
     found.state[place] = LIGHT;
-    found.strength[place] = most ? Math.sqrt(shares[place] / most) : 0;
+    found.strength[place] = most ? Math.min(1, Math.sqrt(shares[place] / most)) : 0;
   }
   found.words = (place) => `gets ${percent(shares[place], 3)} of the question's attention (an even share is ${percent(1 / TOKENS, 3)})`;
   return found;

@@ -35,7 +35,7 @@ function show() {
   const found = chosen.make(number);
   showView(found, chosen.id);
   const kept = found.state.reduce((sum, state) => sum + (state === KEPT || state === PARTLY), 0);
-  const words = chosen.layers ? `${layers[number]} of ${layers[layers.length - 1]}: ${count(kept)} of ${count(found.state.length)} ${found.perPicture ? "patches" : "tokens"}` : "";
+  const words = chosen.layers ? `${layers[number]} (of ${layers[0]} to ${layers[layers.length - 1]}): ${count(kept)} of ${count(found.state.length)} ${found.perPicture ? "patches" : "tokens"}` : "";
   document.getElementById("layer-told").textContent = words;
   depth.setAttribute("aria-valuetext", words);
   strip.dataset.view = chosen.id;
@@ -44,8 +44,9 @@ function show() {
 
 function buildLegend(one) {
   const box = document.getElementById("legend");
-  const entries = one.legend.map(([state, words]) => [state, words, false]);
-  if (one.legend.some(([state]) => state === MERGED)) entries.push([KEPT, "stands for several", true]);
+  const occurring = new Set((one.layers || [0]).flatMap((_, number) => [...new Set(one.make(number).state)]));
+  const entries = one.legend.filter(([state]) => occurring.has(state)).map(([state, words]) => [state, words, false]);
+  if (occurring.has(MERGED)) entries.push([KEPT, "stands for several", true]);
   box.replaceChildren(...entries.map(([state, words, holder]) => {
     const entry = document.createElement("li"), canvas = document.createElement("canvas"), brush = canvas.getContext("2d");
     canvas.width = canvas.height = 44;
@@ -78,6 +79,7 @@ function drawCharts() {
   drawLayers();
 }
 
+document.getElementById("layer").dataset.never = !VIEWS.some((one) => one.layers);
 buildStrip();
 buildViews();
 buildTheme();

@@ -6,7 +6,7 @@ const SHOTS = [];  // one entry a picture: its canvas, frame and number within a
 const ACROSS = 300;
 let shown = null, lines = null;
 
-const time = (seconds) => `${seconds.toFixed(2)} s`;
+const time = (seconds) => `${seconds.toFixed(2)}\u00a0s`;
 
 function buildStrip() {
   const most = Math.max(...DATA.pictures.map((pair) => pair.length));
@@ -210,8 +210,9 @@ function showView(found, label) {
     let kept = 0;
     for (const start of starts) for (let place = start; place < start + each; place++) kept += found.state[place] === KEPT || found.state[place] === PARTLY;
     const all = starts.length * each, lit = found.state[starts[0]] === LIGHT;
-    const words = lit ? percent(DATA.attention.frames[shots[0].frame]) : label === "pictures" ? `${all}` : `${kept} of ${all}`;
+    const spoken = lit ? "" : `: ${kept} of ${all} ${found.perPicture ? "patches" : "tokens"}`;
+    const words = lit ? percent(DATA.attention.frames[shots[0].frame]) : label === "pictures" ? `${all}` : `${kept}/${all}`;
     figure.querySelector("b").textContent = words;
-    for (const shot of shots) shot.canvas.setAttribute("aria-label", `Frame ${shot.frame + 1} at ${time(DATA.pts_seconds[shot.frame])}: ${words}. Arrow keys go through its places.`);
+    for (const shot of shots) shot.canvas.setAttribute("aria-label", `Frame ${shot.frame + 1} at ${time(DATA.pts_seconds[shot.frame])}${spoken}. Arrow keys go through its places.`);
   }
 }
