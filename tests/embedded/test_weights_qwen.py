@@ -22,15 +22,18 @@ from streamprune.embedded.evaluate.scoring import (
     look,
     reduced_marks,
 )
-from streamprune.embedded.evaluate.suite import Suite
+from streamprune.embedded.evaluate.worlds import world
 from streamprune.embedded.train.packing import encode
 from streamprune.embedded.train.tokenizer import END, VIDEO
 from streamprune.embedded.train.tower import pixels
 from streamprune.embedded.world import Clip, clip
 from streamprune.models.checkpoint_files import embedded_folder
+from streamprune.pipelines.evaluation import Evaluation
+from streamprune.pipelines.evaluation_contenders import KEY, Contender, read_contenders
+from streamprune.pipelines.evaluation_outcome import Unwritten
+from streamprune.pipelines.evaluation_summary import summary
 from streamprune.pipelines.offline import VideoLLM
 from streamprune.readers import open_source
-from streamprune.recipe import Recipe
 
 WEIGHTS = embedded_folder("embedded-qwen")
 _CLIPS = 16
@@ -96,16 +99,17 @@ def test_good_tokens_beat_random_ones(examinee: Examinee, seen: list[Seen]) -> N
     assert right["streamprune"] >= right["random"] + 0.1
 
 
-def test_the_suite_measures_it_packed_and_asked() -> None:
-    recipes = [Recipe.named("random"), Recipe.named("fastv")]
-    suite = Suite(10, 16, recipes, model="embedded-qwen")
-    assert suite.tokens == 288
-    packed, asked = (suite.measure(recipe, 0.25) for recipe in recipes)
-    assert packed["tokens_kept"] == 72
-    assert packed["evidence_recall"] < 1
-    assert asked["prefill_flops"] < 0.8
-    assert asked["accuracy"] >= 0.7
-    assert suite.measure(None, 0.25)["evidence_recall"] == 1
+def test_it_is_asked_packed_and_alone(vlm: VideoLLM) -> None:
+    questions = world("embedded", 10, 16, vlm.family)
+    contenders = [Contender.full(), *read_contenders(["random", "fastv"], [0.25]), questions.oracle(0.25)]
+    outcome = Evaluation(vlm, questions, contenders, baselines=False).run(Unwritten(KEY))
+    record = summary(outcome)
+    rows = {row["recipe"]: row for row in record["rows"]}
+    assert record["full"]["tokens_in"] == 288
+    assert rows["random"]["tokens_kept"] == 72
+    assert rows["random"]["evidence_recall"] < 1 == rows["oracle"]["evidence_recall"]
+    assert rows["fastv"]["prefill_flops"] < 0.8
+    assert rows["fastv"]["accuracy"] >= 0.7
 
 
 def _share_right(vlm: VideoLLM, clips: list[Clip], **settings: Any) -> float:

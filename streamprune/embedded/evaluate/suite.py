@@ -9,33 +9,28 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from streamprune.embedded.evaluate.asking import Asker
-from streamprune.embedded.evaluate.oracle import oracle
+from streamprune.budget import Budget
 from streamprune.embedded.evaluate.recall import evidence_recall
 from streamprune.embedded.evaluate.report import exam
-from streamprune.embedded.evaluate.scoring import CELLS, answered
+from streamprune.embedded.evaluate.scoring import answered
+from streamprune.embedded.evaluate.worlds import ORACLE, oracle_choice
 from streamprune.embedded.train.architecture import Architecture
 from streamprune.embedded.train.architectures import ARCHITECTURES
 from streamprune.embedded.world import GROUPS, Clip, Question
 from streamprune.embedded.world.draw import FRAME_SIDE
-from streamprune.errors import UnsupportedModelError
 from streamprune.metrics.evidence import purity
 from streamprune.metrics.shares import share
 from streamprune.models import preprocessing
 from streamprune.models.base import EncodedFrames, VideoFamily
 from streamprune.models.loading import load_model
 from streamprune.models.question_signals import with_question
-from streamprune.pipelines.answers import Answer
 from streamprune.recipe import Recipe
 from streamprune.reduce import run_reducer
 from streamprune.reduction import Reduction
 from streamprune.registry import get_method
-from streamprune.tokens import QUESTION_SIGNALS, VisualTokens
+from streamprune.tokens import QUESTION_SIGNALS
 
-KEEP_RATIOS = (0.5, 0.25, 0.1, 0.05)
-ORACLE = "oracle"
 Progress = Callable[[str, int, int], None]
 
 
@@ -52,14 +47,15 @@ class Verdict:
 class Suite:
     """Held-out clips and the model that is asked.
 
-    Recipes of a pre_llm method alone are measured on clips that are encoded once, all questions of a clip in
-    one pass with the right answers before them: a question counts as right when every token of its answer is
-    the likeliest, which is when the greedy answer is right. All others are asked as a user would.
+    Clips are encoded once, and all questions of a clip are asked in one pass with the right answers before
+    them: a question counts as right when every token of its answer is the likeliest, which is when the greedy
+    answer is right. For what acts elsewhere than before the language model see :class:`World`.
 
     Args:
         questions: at least so many, ten per clip.
         frames: of every clip.
-        recipes: those that will be measured; their methods' signals are computed on the way.
+        recipes: those that will be measured, of a pre_llm method alone; their methods' signals are computed
+            on the way.
         progress: told about every clip.
         model: name of an embedded model, or the folder of one that was trained in the same world.
     """
@@ -71,8 +67,7 @@ class Suite:
     model: str = "embedded"
 
     def __post_init__(self) -> None:
-        packed = [recipe for recipe in self.recipes if self._is_packed(recipe)]
-        needs = {n for r in packed for n in get_method("pre_llm", r.stages["pre_llm"].method).needs}
+        needs = {n for r in self.recipes for n in get_method("pre_llm", r.stages["pre_llm"].method).needs}
         self.family.check_signals(sorted(needs))
         self.signals = tuple(sorted(needs.difference(QUESTION_SIGNALS)))
 
@@ -90,15 +85,6 @@ class Suite:
     @property
     def _architecture(self) -> Architecture:
         return ARCHITECTURES[self.family.model_type]
-
-    @cached_property
-    def _asker(self) -> Asker:
-        return Asker(self.family)
-
-    def _is_packed(self, recipe: Recipe | None) -> bool:
-        """Whether all questions of a clip can be answered in one pass."""
-        alone = recipe is None or set(recipe.stages) == {"pre_llm"}
-        return alone and self.family.model_type in ARCHITECTURES
 
     @cached_property
     def clips(self) -> list[Clip]:
@@ -125,38 +111,12 @@ class Suite:
 
         ``keep_ratio`` None leaves a recipe the budget of its own.
         """
-        if not self._is_packed(recipe):
-            return self._ask_all(recipe, keep_ratio)
         verdicts: list[Verdict] = []
         kept: list[int] = []
         for _, reduction, found in self.answers(recipe, keep_ratio):
             verdicts += found
             kept.append(len(reduction))
         return _figures(verdicts) | {"tokens_kept": round(float(np.mean(kept)), 2)}
-
-    def _ask_all(self, recipe: Recipe | None, keep_ratio: float | None) -> dict[str, Any]:
-        """Figures from answers that were given one by one, with what they took."""
-        if recipe is None:
-            raise UnsupportedModelError(
-                f"the oracle knows the grids of {', '.join(ARCHITECTURES)} alone, not that of {self.model!r} "
-                f"({self.family.model_type}); leave out {ORACLE!r}"
-            )
-        verdicts: list[Verdict] = []
-        answers: list[Answer] = []
-        for done, (clip, found) in enumerate(self._asker.answers(recipe, keep_ratio, self.clips), 1):
-            answers += found
-            pairs = zip(clip.questions, found, strict=True)
-            verdicts += [
-                Verdict(question, answer.text == question.answer, None) for question, answer in pairs
-            ]
-            self._tell(recipe, keep_ratio, done)
-        stats = [answer.stats for answer in answers]
-        cost = self._asker.cost(stats)
-        return _figures(verdicts) | {
-            "tokens_kept": round(float(np.mean([one.tokens_kept for one in stats])), 2),
-            "prefill_flops": round(cost.prefill_flops, 4),
-            "kv_bytes": round(cost.kv_bytes, 4),
-        }
 
     def _tell(self, recipe: Recipe | None, keep_ratio: float | None, done: int) -> None:
         if self.progress is not None:
@@ -180,7 +140,8 @@ class Suite:
         times = self.family.slice_times(range(self.frames))
         tokens = encoded.tokens(self.family.signals(encoded.signals), times)
         if recipe is None:
-            yield clip.questions, self._oracle(clip, tokens, keep_ratio or 1.0)
+            keep = Budget(keep_ratio).tokens(len(tokens))
+            yield clip.questions, oracle_choice(clip, tokens, keep, self._architecture)
             return
         recipe = recipe.with_budget(keep_ratio)
         choice = recipe.stages["pre_llm"]
@@ -203,13 +164,6 @@ class Suite:
         )
         recalls = evidence_recall(clip, questions, purity(reduction), self._architecture.slice_frames)
         return [Verdict(*row) for row in zip(questions, right, recalls, strict=True)]
-
-    def _oracle(self, clip: Clip, tokens: VisualTokens, keep_ratio: float) -> Reduction:
-        """What the world itself would keep, knowing where everything is."""
-        things = clip.coverage.reshape(len(clip.script.things), -1, CELLS)
-        coverage = self._architecture.per_slice(things)
-        index: Tensor = torch.from_numpy(oracle(coverage, max(1, round(keep_ratio * len(tokens)))))
-        return Reduction.select(tokens, index)
 
 
 def _figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
