@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from streamprune.cli import app as command
+from streamprune.cli.model_choice import ModelChoice
 from streamprune.pipelines.answers import Answer, AnswerStream
 from streamprune.pipelines.encoding import EncodedVideo
 from streamprune.tokens import VideoGrid, VisualTokens
@@ -26,7 +28,8 @@ from streamprune.web.openai_completions import ChatCompletions
 from streamprune.web.openai_options import ApiOptions
 from streamprune.web.openai_videos import EncodedVideos, num_bytes
 from streamprune.web.options import WebOptions
-from tests.web.openai_client import CLIP, data_url, events, request, said, user
+from streamprune.web.server import listen
+from tests.web.openai_client import CLIP, CLIPS, data_url, events, request, said, user
 from tests.web.page_server import PageServer, served
 from tests.web.quick_stream import quick_answer
 
@@ -335,3 +338,35 @@ def test_videos_that_were_used_last_are_kept(model: QuickModel) -> None:
 def test_what_cannot_be_served_is_told(arguments: list[str], code: int, reason: str) -> None:
     result = CliRunner().invoke(command, ["serve", *arguments])
     assert (result.exit_code, reason in result.stderr) == (code, True), result.stderr
+
+
+def _visit(port: int, seen: dict[str, Any]) -> None:
+    """Ask as soon as there is somebody, without the key and with it, and press Ctrl-C."""
+    server, deadline = PageServer(port), time.monotonic() + PATIENCE_SECONDS
+    while "health" not in seen and time.monotonic() < deadline:
+        with suppress(ConnectionError):
+            seen["health"] = server.get("/health")[0].status
+        time.sleep(0.02)
+    seen["refused"] = server.get("/v1/models")[0].status
+    seen["models"] = json.loads(server.get("/v1/models", Authorization="Bearer short")[1])["data"][0]["id"]
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_it_is_served_until_it_is_interrupted(model: QuickModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ModelChoice, "load", lambda self, report: model)
+    monkeypatch.setenv("STREAMPRUNE_API_KEY", "short")
+    with listen(WebOptions(port=0)) as free:
+        port = free.getsockname()[1]
+    seen: dict[str, Any] = {}
+    visitor = threading.Thread(target=_visit, args=(port, seen), name="visitor")
+    visitor.start()
+    arguments = ["--openai", "--port", str(port), "--allowed-local-media-path", str(CLIPS), "--allow-https"]
+    result = CliRunner().invoke(command, ["serve", *arguments])
+    visitor.join(PATIENCE_SECONDS)
+    assert seen == {"health": 200, "refused": 401, "models": "embedded"}
+    assert result.exit_code == 0
+    assert f"Serving embedded at http://127.0.0.1:{port}/v1" in result.stdout
+    assert f"Videos come from data: URLs, files below {CLIPS}, public https addresses." in result.stdout
+    assert "short" not in result.stdout
+    assert "The key has fewer than 16 characters" in result.stderr
+    assert "closed" in result.stderr
