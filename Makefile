@@ -38,13 +38,14 @@ soak: $(STAMP)
 	$(BIN)/python demos/latency_soak.py --json demos/results/latency_soak.json
 	$(BIN)/python demos/save_soak.py --json demos/results/save_soak.json
 	$(BIN)/python demos/ask_soak.py --json demos/results/ask_soak.json
+	$(BIN)/python demos/batch_soak.py --json demos/results/batch_soak.json
 
 # README tables, RESULTS.md and plots, from the records in demos/results
 results: $(STAMP)
 	$(BIN)/python demos/draw_results.py
 	$(BIN)/python demos/write_results.py
 
-# batches on Ray Data, in an environment of its own: 1.5 GB, some minutes
+# batches on Ray Data, in an environment of its own: 1.8 GB, some minutes
 RAY := build/integrations/ray
 
 test-ray: $(RAY)/.installed

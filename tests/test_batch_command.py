@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from streamprune.cli import app
 from streamprune.pipelines import batch_process, batch_ray
+from streamprune.pipelines.batch_settings import BatchSettings
 
 CLIPS = Path(__file__).resolve().parents[1] / "demos" / "clips"
 ASKED = {
@@ -62,6 +64,14 @@ def test_workers_with_a_model_answer_and_tell_what_failed(jobs: Path) -> None:
     assert (told["questions"], told["work"]["videos"], told["failed"][0]["id"]) == (4, 3, "gone")
     assert 0 < told["model_share"] <= 1.05
     assert told["questions_per_second"] > told["videos_per_second"] > 0
+
+
+def test_a_worker_ends_with_whoever_started_it_even_while_it_loads() -> None:
+    settings = {"settings": BatchSettings().to_plain(), "number": 0, "threads": 1}
+    worker = subprocess.run(
+        batch_process.COMMAND, input=json.dumps(settings) + "\n", capture_output=True, text=True, timeout=60
+    )
+    assert (worker.returncode, worker.stdout, worker.stderr) == (0, "", "")
 
 
 def test_ray_that_is_not_there_is_told(jobs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

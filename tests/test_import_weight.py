@@ -48,6 +48,8 @@ def test_nothing_heavy_is_imported(statement: str) -> None:
         ["serve", "--help"],
         ["serve", "--port", "70000"],
         ["serve", "--token", "a b"],
+        ["batch", "--help"],
+        ["batch", "no.jsonl", "-o", "no.jsonl", "--recipe", "fastvidd"],
         ["serve", "--openai", "--max-frames", "0"],
     ],
 )
