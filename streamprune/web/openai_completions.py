@@ -107,7 +107,8 @@ class ChatCompletions:
         except _GoneError:
             raise
         except Exception as error:
-            problem = self._too_slow() if isinstance(error, TimeoutError) else ApiError.of(error)
+            # a time-out of a reader has a class of its own
+            problem = self._too_slow() if type(error) is TimeoutError else ApiError.of(error)
             # a client that does not read must not hold its place for longer
             with suppress(TimeoutError):
                 async with asyncio.timeout(_FAREWELL_SECONDS):

@@ -15,9 +15,11 @@ from typing import TypeAlias
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
+from PIL import Image as PillowImage
+from PIL import ImageOps
 
 from streamprune.cache.content_hash import FileState
-from streamprune.errors import SourceError
+from streamprune.errors import SourceFormatError
 from streamprune.readers import Source, open_source
 from streamprune.readers.base import Image
 from streamprune.readers.containers import check_self_contained
@@ -30,6 +32,8 @@ Run: TypeAlias = "Callable[[Callable[[], tuple[Media, int]]], Awaitable[tuple[Me
 
 _PICTURES = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 _FRAMES_TYPE = "video/jpeg"
+# of pictures that are held together: 400 MB
+_HELD_PIXELS = 2**27
 
 
 @dataclass(frozen=True)
@@ -39,14 +43,14 @@ class Media:
     Attributes:
         part: how the client named it.
         content: name of what is in it: equal names, equal pictures.
-        path: of a file below the allowed folder.
+        path: of a file below the allowed folder, and what it was like when it was let in.
         parts: bytes of anything else: of a video file, or of each picture.
         is_file: whether ``parts`` is a video file.
     """
 
     part: MediaPart
     content: str
-    path: Path | None = None
+    path: tuple[Path, FileState] | None = None
     parts: tuple[bytes, ...] = field(default=(), repr=False)
     is_file: bool = False
 
@@ -54,8 +58,12 @@ class Media:
     def opened(self, options: ApiOptions) -> Iterator[Source]:
         """A source of its frames, after its size and length were looked at. Raises ApiError."""
         if self.path is not None:
-            with _opened_file(self.path, self.part, options) as source:
+            path, before = self.path
+            with _opened_file(path, self.part, options) as source:
                 yield source
+                # what was seen goes by the name of what was let in
+                if FileState.of(path) != before:
+                    raise SourceFormatError(f"{path}: it has changed while it was read")
         elif self.is_file:
             with NamedTemporaryFile(prefix="streamprune-") as file:
                 file.write(self.parts[0])
@@ -63,11 +71,26 @@ class Media:
                 with _opened_file(Path(file.name), self.part, options) as source:
                     yield source
         else:
-            images = [_picture(data, self.part, options) for data in self.parts]
+            self._check_sizes(options)
+            images = [_picture(data, self.part) for data in self.parts]
             if any(image.shape != images[0].shape for image in images):
                 raise invalid(f"{self.part.param}: the frames differ in size", self.part.param)
             with open_source(images, fps=self.part.fps) as source:
                 yield _short_enough(source, self.part, options)
+
+    def _check_sizes(self, options: ApiOptions) -> None:
+        """Of all pictures, which are held together, before any is decoded."""
+        total = 0
+        for data in self.parts:
+            with _header(data, self.part) as picture:
+                _check_pixels(picture.height, picture.width, self.part, options)
+                total += picture.height * picture.width
+        if total > _HELD_PIXELS:
+            raise too_large(
+                f"{self.part.param}: the frames have {total} pixels together, more than the {_HELD_PIXELS} "
+                "taken",
+                self.part.param,
+            )
 
 
 class MediaDoor:
@@ -133,7 +156,7 @@ class MediaDoor:
             raise ApiError(404, f"{part.param}: it cannot be read", "file_not_found", part.param) from error
         if part.kind == "picture":
             return _of_bytes(part, (path.read_bytes(),), False), state.size
-        return Media(part, content, path), state.size
+        return Media(part, content, (path, state)), state.size
 
     def _below_root(self, part: MediaPart) -> Path:
         url = urlsplit(part.url)
@@ -192,7 +215,7 @@ def _opened_file(path: Path, part: MediaPart, options: ApiOptions) -> Iterator[S
         _check_pixels(rows, cols, part, options)
         with open_source(path, max_pixels=options.max_pixels) as source:
             yield _short_enough(source, part, options)
-    except SourceError as error:
+    except OSError as error:  # those of the readers are such, too
         message = str(error).replace(str(path.absolute()), part.param).replace(str(path), part.param)
         raise ApiError(422, message, "unreadable_video", part.param) from error
 
@@ -205,20 +228,20 @@ def _short_enough(source: Source, part: MediaPart, options: ApiOptions) -> Sourc
     return source
 
 
-def _picture(data: bytes, part: MediaPart, options: ApiOptions) -> Image:
-    """Decode a picture, after a look at its size."""
-    from PIL import Image as pillow
-    from PIL import ImageOps
-
+@contextmanager
+def _header(data: bytes, part: MediaPart) -> Iterator[PillowImage.Image]:
+    """A picture of which nothing but its header was read."""
     try:
-        with pillow.open(io.BytesIO(data), formats=_PICTURES) as opened:
-            _check_pixels(opened.height, opened.width, part, options)
-            turned = ImageOps.exif_transpose(opened)
-            return np.asarray(turned.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
-        kinds = ", ".join(_PICTURES)
-        message = f"{part.param}: not a whole picture ({kinds})"
+        with PillowImage.open(io.BytesIO(data), formats=_PICTURES) as opened:
+            yield opened
+    except (OSError, SyntaxError, ValueError, PillowImage.DecompressionBombError) as error:
+        message = f"{part.param}: not a whole picture ({', '.join(_PICTURES)})"
         raise ApiError(422, message, "unreadable_video", part.param) from error
+
+
+def _picture(data: bytes, part: MediaPart) -> Image:
+    with _header(data, part) as opened:
+        return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
 
 
 def _check_pixels(rows: int, cols: int, part: MediaPart, options: ApiOptions) -> None:

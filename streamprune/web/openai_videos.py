@@ -107,14 +107,14 @@ class EncodedVideos:
     def _encode(
         self, media: Media, look: Look, needs: Sequence[str], question: str | None, stopped: threading.Event
     ) -> EncodedVideo:
-        def look_up(stage: str, done: int, total: int) -> None:
+        def check_wanted(stage: str, done: int, total: int) -> None:
             if stopped.is_set():
                 raise StoppedError
 
         with media.opened(self._options) as source:
             return self._vlm.encode(
                 source, recipe=look.recipe, num_frames=look.num_frames, fps=look.fps, question=question,
-                signals=needs, progress=look_up,
+                signals=needs, progress=check_wanted,
             )  # fmt: skip
 
     def _keep(self, key: str, encoded: EncodedVideo) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from streamprune.errors import SourceFormatError
 from streamprune.readers.containers import check_self_contained
+from streamprune.web import openai_media
 from streamprune.web.openai_errors import ApiError
 from streamprune.web.openai_media import Media, MediaDoor
 from streamprune.web.openai_messages import MediaPart
@@ -167,6 +168,21 @@ def test_no_more_frames_seconds_and_pixels_than_allowed() -> None:
         (media,) = take(options, url, kind=kind)
         with refused(413, r"pixels are more than the 100 taken"), media.opened(options):
             pass
+
+
+def test_frames_are_held_together_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_media, "_HELD_PIXELS", 191)
+    (media,) = take(ApiOptions(), frames_url(*[jpeg()] * 3))
+    with refused(413, "the frames have 192 pixels together"), media.opened(ApiOptions()):
+        pass
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_known_by_its_old_name(folder: Path) -> None:
+    options = ApiOptions(media_root=folder)
+    file = folder / "deep" / "a clip.mp4"
+    (media,) = take(options, file.as_uri())
+    with refused(422, r"^part\[0\]: it has changed while it was read"), media.opened(options):
+        file.write_bytes(CLIP_BYTES + b"more")
 
 
 @pytest.mark.parametrize("text", ["#EXTM3U\n#EXTINF:4,\n{clip}\n", "ffconcat version 1.0\nfile {clip}\n"])

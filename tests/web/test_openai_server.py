@@ -18,15 +18,19 @@ import torch
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
+from streamprune.cache.content_hash import FileState
 from streamprune.cli import app as command
 from streamprune.cli.model_choice import ModelChoice
 from streamprune.pipelines.answers import Answer, AnswerStream
 from streamprune.pipelines.encoding import EncodedVideo
+from streamprune.recipe import Recipe
 from streamprune.tokens import VideoGrid, VisualTokens
 from streamprune.web.openai_app import create_openai_app
 from streamprune.web.openai_completions import ChatCompletions
+from streamprune.web.openai_media import Media
+from streamprune.web.openai_messages import MediaPart
 from streamprune.web.openai_options import ApiOptions
-from streamprune.web.openai_videos import EncodedVideos, num_bytes
+from streamprune.web.openai_videos import EncodedVideos, Look, num_bytes
 from streamprune.web.options import WebOptions
 from streamprune.web.server import listen
 from tests.web.openai_client import CLIP, CLIPS, data_url, events, request, said, user
@@ -295,17 +299,14 @@ def test_a_stream_that_fails_half_way_says_so(model: QuickModel) -> None:
 
 
 def test_videos_that_were_used_last_are_kept(model: QuickModel) -> None:
-    from streamprune.recipe import Recipe
-    from streamprune.web.openai_media import Media
-    from streamprune.web.openai_messages import MediaPart
-    from streamprune.web.openai_videos import Look
-
     videos = EncodedVideos(model, ApiOptions(cache_bytes=8000))  # type: ignore[arg-type]
     look, going_on = Look(Recipe.resolve(None), None, None), threading.Event()
     part = MediaPart("video", "", None, "p")
 
+    clip = (CLIP, FileState.of(CLIP))
+
     def known(content: str, how: Look = look) -> bool:
-        return videos.encoded(Media(part, content, CLIP), how, "why ?", going_on).from_cache
+        return videos.encoded(Media(part, content, clip), how, "why ?", going_on).from_cache
 
     assert [known("a"), known("b"), known("a"), known("c"), known("a"), known("b")] == [
         False, False, True, False, True, False
@@ -313,7 +314,7 @@ def test_videos_that_were_used_last_are_kept(model: QuickModel) -> None:
     assert videos.held_bytes == 8000 == 2 * num_bytes(model.encode(None, progress=lambda *done: None))
     assert not known("b", replace(look, num_frames=2))
     none = EncodedVideos(model, ApiOptions(cache_bytes=3999))  # type: ignore[arg-type]
-    assert not any(none.encoded(Media(part, "a", CLIP), look, "?", going_on).from_cache for _ in range(2))
+    assert not any(none.encoded(Media(part, "a", clip), look, "?", going_on).from_cache for _ in range(2))
     assert none.held_bytes == 0
 
 
