@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from fractions import Fraction
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ import pytest
 from lmms_eval.api.instance import Instance, unwrap_generation_output
 from lmms_eval.models import get_model
 
-from demos.make_clips import write_clip
 from streamprune.embedded import world
 from streamprune.errors import InvalidValueError, UnknownNameError, UnsupportedModelError
 from streamprune.integrations.lmms_eval_model import StreampruneModel
@@ -29,7 +29,6 @@ from streamprune.report.record import circumstances, write_record
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = Path(__file__).parent / "lmms_eval_task"
-RECORD = ROOT / "demos" / "results" / "integration_lmms_eval.json"
 SEEDS = range(310_000, 310_004)
 QUESTIONS = 6
 FRAMES = 16
@@ -40,12 +39,15 @@ Row = dict[str, Any]
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     """Questions about four clips, in an order in which no two of the same clip stand together."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "demos"))
+        make_clips = import_module("make_clips")
     folder = tmp_path_factory.mktemp("clips")
     found = []
     for seed in SEEDS:
         clip = world.clip(seed, frames=FRAMES, split="eval", questions=QUESTIONS)
         path = folder / f"{seed}.mp4"
-        write_clip(clip, path, Fraction(1, 2))
+        make_clips.write_clip(clip, path, Fraction(1, 2))
         found += [
             {"video": str(path), "question": one.text, "answer": one.answer, "number": number}
             for number, one in enumerate(clip.questions)
@@ -75,9 +77,11 @@ def runs() -> Iterator[Row]:
     """The figures of every run, which become the record when all are there."""
     found: Row = {}
     yield found
-    if sorted(found) == sorted(RECIPES):
-        record = circumstances(["make", "test-lmms-eval"])
-        write_record(RECORD, record | {"lmms_eval": version("lmms_eval"), "model": "embedded", "runs": found})
+    path = os.environ.get("RECORD")
+    if path and sorted(found) == sorted(RECIPES):
+        said = circumstances(["make", "test-lmms-eval"])
+        names = {"lmms_eval": version("lmms_eval"), "model": "embedded"}
+        write_record(path, {"integration": "lmms_eval", **said, **names, "runs": found})
 
 
 def evaluated(folder: Path, out: Path, task: str, **arguments: Any) -> tuple[Row, list[Row], list[str]]:
