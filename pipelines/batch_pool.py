@@ -66,6 +66,7 @@ class WorkerPool:
         )
         for number in range(len(self._workers), min(self.work.workers, len(groups))):
             self._start(number)
+        self.work.workers = len(self._workers)
         for one in self._workers:
             self._feed(one, todo, again)
         left = len(groups)

@@ -55,7 +55,7 @@ class _Worker:
         threading.Thread(target=self._read, name="streamprune-requests", daemon=True).start()
         settings = BatchSettings.from_plain(start["settings"])
         self._most = settings.videos_per_batch
-        asker = _asker(settings, start["number"], start["threads"])
+        asker = loaded(settings, start["number"], start["threads"])
         _say(self._answers, {"ready": True})
         self._room = threading.Semaphore(self._most)
         threading.Thread(target=self._encode, args=(asker,), name="streamprune-encode", daemon=True).start()
@@ -96,7 +96,7 @@ class _Worker:
         return ready
 
 
-def _asker(settings: BatchSettings, number: int, threads: int | None) -> Any:
+def loaded(settings: BatchSettings, number: int, threads: int | None) -> Any:
     """The loaded model; workers of a machine with several CUDA devices share them evenly."""
     import torch
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 
 from streamprune.errors import (
     InvalidTypeError,
@@ -84,6 +85,26 @@ def test_every_question_is_answered_once_in_the_order_of_the_jobs(tmp_path: Path
     assert told == [("answer", number, 18) for number in range(19)]
     ask(jobs, "alone.jsonl", workers=1, threads=1, videos_per_batch=4)
     assert (tmp_path / "alone.jsonl").read_bytes() == (tmp_path / "answers.jsonl").read_bytes()
+
+
+def test_workers_are_as_many_as_devices_or_half_the_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = write_jobs(tmp_path, *"abcd", questions=1)
+
+    def started_by_default(name: str, **settings: Any) -> int:
+        return ask(jobs, name, workers=None, **settings)[0].work.workers
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert started_by_default("cores.jsonl") == 3
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert started_by_default("devices.jsonl") == 2
+    assert started_by_default("device.jsonl", device="cuda:1") == 1
+    assert started_by_default("cpu.jsonl", device="cpu") == 3
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert started_by_default("few.jsonl", device="cpu") == 4, "no more than there are videos"
 
 
 def test_questions_are_grouped_by_what_is_shown() -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from streamprune.errors import SignalError
 from streamprune.models.sampling import Sampling
-from streamprune.pipelines import batch_asking
+from streamprune.pipelines import batch_asking, batch_worker
 from streamprune.pipelines.batch_asking import GroupAsker
 from streamprune.pipelines.batch_settings import Asked, BatchSettings, Group
 from streamprune.pipelines.offline import VideoLLM
@@ -113,3 +114,12 @@ def test_what_would_be_wrong_with_every_video_is_raised(
     monkeypatch.setattr(batch_asking, "load", lambda name, **place: bare_vlm)
     with pytest.raises(SignalError, match="signal"):
         answered(BatchSettings(recipe=read_recipe("fastvid", 0.5)), groups(films))
+
+
+def test_workers_take_devices_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_asking, "GroupAsker", lambda settings, threads: settings.device)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    anywhere = [batch_worker.loaded(BatchSettings(), number, None) for number in range(3)]
+    assert anywhere == ["cuda:0", "cuda:1", "cuda:0"]
+    assert batch_worker.loaded(BatchSettings(device="cpu"), 1, None) == "cpu"
+    assert batch_worker.loaded(BatchSettings(device="cuda:0"), 1, None) == "cuda:0"
