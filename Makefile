@@ -17,8 +17,9 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)
 	$(BIN)/python demos/demo.py
 
+# one torch thread for each process of the suite
 test: $(STAMP)
-	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(PYTEST_OPTIONS)
 
 lint: $(STAMP) types
 	$(BIN)/ruff check .
