@@ -6,11 +6,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 
 from streamprune.errors import ContextLengthError
+from streamprune.frames import FrameMethod, Uniform
+from streamprune.frames.timestamps import Timestamps
 from streamprune.metrics.memory import kv_bytes_by_layer
 from streamprune.models.base import VideoFamily
 from streamprune.models.generation import generate
@@ -52,7 +55,7 @@ class Runs:
     """Both runs of one question, and what is noted on the way.
 
     Attributes:
-        inference_seconds: what the runs took, and looking where the question looks; the rest is explaining.
+        inference_seconds: what the two runs took; the rest is explaining.
     """
 
     asking: Asking
@@ -73,12 +76,12 @@ class Runs:
         """The model."""
         return self.asking.family
 
-    @property
+    @cached_property
     def own_frames(self) -> bool:
-        """Whether the recipe looks at frames of its own choice."""
+        """Whether the recipe, and not the caller, chose which frames to look at."""
         looks = self.asking.frames
         chooses = "frames" in looks.recipe.stages and looks.frames is None and looks.fps is None
-        return chooses and type(looks.method(1)) is not type(replace(looks, recipe=_nothing()).method(1))
+        return chooses and not isinstance(looks.method(1), Uniform)
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
@@ -87,41 +90,60 @@ class Runs:
         self.inference_seconds += time.perf_counter() - started - (self.pictures.seconds - copied)
 
     def carry_out(self) -> None:
-        """Encode, reduce and answer, without the recipe first; its prompt has warmed the model up."""
+        """Encode, reduce and answer, without the recipe first."""
         asking, question = self.asking, self.question
         watched = replace(asking, how=replace(asking.how, see=self.pictures.see))
+        with self._inference(), witnessed_tower() as self.seen:
+            self.job = watched.prepare(self.source, question)
         with self._inference():
-            with witnessed_tower() as self.seen:
-                self.job = watched.prepare(self.source, question)
             self.reduced = asking.reduce(self.job, question)
             prompt = asking.prompt(self.job, question, self.reduced)
-            generate(self.family, prompt, max_new_tokens=1)
-            try:
-                self._answer_in_full(self.job)
-            except ContextLengthError as error:
-                self.notes.append(f"There is no answer from every token to compare with: {error}.")
-            if self.attention is None:
-                self.attention = self._look(self.job)
+        self._warm_up(self.job)
+        try:
+            self._answer_in_full(self.job)
+        except ContextLengthError as error:
+            self.notes.append(f"There is no answer from every token to compare with: {error}.")
+        if self.attention is None:
+            self.attention = self._look(self.job)
+        with self._inference():
             self.answered = asking.carry_out(self.job, question, self.reduced, prompt)
+
+    def _warm_up(self, job: Job) -> None:
+        """Read the question with one token, so that neither run pays for what a first one costs."""
+        first = torch.zeros(1, dtype=torch.int64, device=job.video.tokens.features.device)
+        one = Reduction.select(job.video.tokens, first)
+        prompt = self.family.prompt(
+            self.question, one, pts_seconds=job.video.pts_seconds, positions="renumber"
+        )
+        generate(self.family, prompt, max_new_tokens=2)
 
     def _answer_in_full(self, job: Job) -> None:
         """The run without the recipe; notes where the question looks if it sees the recipe's frames."""
         asking, family = self.asking, self.family
         request = replace(asking.request, recipe=_nothing(), options={}, positions=None)
-        looks, shown = FrameRequest(_nothing()), job.video if asking.how.encoder is None else self.source
-        if self.own_frames:
-            window = {name: asking.frames.given[name] for name in ("start_seconds", "end_seconds")}
-            looks, shown = FrameRequest(_nothing(), len(self.pictures.pictures), **window), self.source
-        elif shown is self.source:
-            looks = replace(asking.frames, recipe=_nothing())
+        shared = asking.how.encoder is None and not self.own_frames
+        looks = FrameRequest(_nothing(), frames=None if shared else self._plain_frames())
         plain = Asking(family, request, looks, replace(asking.how, encoder=None))
-        own = plain.prepare(shown, self.question)
-        everything = plain.reduce(own, self.question)
-        prompt = plain.prompt(own, self.question, everything)
-        with family.lock, attention_noted(family, prompt) as rows:
-            self.full = plain.carry_out(own, self.question, everything, prompt)
+        with self._inference():
+            own = plain.prepare(job.video if shared else self.source, self.question)
+            everything = plain.reduce(own, self.question)
+            prompt = plain.prompt(own, self.question, everything)
+            with family.lock, attention_noted(family, prompt) as rows:
+                self.full = plain.carry_out(own, self.question, everything, prompt)
         if not self.own_frames and rows:
             self.attention = _attention(mean_attention(family, rows), job, _LOOKED)
+
+    def _plain_frames(self) -> FrameMethod:
+        """What the run without the recipe looks at: the same, or as many where the recipe chose."""
+        times = [picture.pts_seconds for picture in self.pictures.pictures]
+        end = self.source.info.duration_seconds
+        if not self.own_frames:
+            # a container may end before its last picture
+            return Timestamps(times_seconds=times if end is None else [min(time, end) for time in times])
+        chosen = self.asking.frames.method(1)
+        return Uniform(
+            num_frames=len(times), start_seconds=chosen.start_seconds, end_seconds=chosen.end_seconds
+        )
 
     def _look(self, job: Job) -> Attention:
         """Where the question looks, read for this alone."""

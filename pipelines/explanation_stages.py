@@ -138,8 +138,11 @@ def inside_llm(name: str, method: InLLMMethod | None, answered: Answered, depth:
         to, row, weight = (part.cpu() for part in made.entries)
         rows, kept = made.rows.cpu(), made.kept.cpu()
         gone = ~torch.isin(row, kept) & (weight != 0)
+        # a row that went into several is told by the one that took most of it, which is written last
+        lightest_first = weight[gone].abs().argsort(stable=True)
         pairs = torch.stack([places.of(rows[row[gone]]), places.of(rows[kept[to[gone]]])], 1)
-        merged += [(layer, *_pair(pair)) for pair in pairs.tolist() if min(pair) >= 0]
+        into = dict(_pair(pair) for pair in pairs[lightest_first].tolist() if min(pair) >= 0)
+        merged += [(layer, one, other) for one, other in sorted(into.items())]
     return InLLM(
         method=name,
         cuts=tuple(method.checked_cuts(depth)),

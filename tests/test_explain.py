@@ -181,6 +181,49 @@ def test_64_frames_are_below_5_mb(vlm: sp.VideoLLM) -> None:
         assert opened.size == (288, 162)
 
 
+def test_everything_at_once_on_14_x_14_tokens_is_below_5_mb(nasty: Explanation) -> None:
+    """What a 7B model would give of 64 frames, every part filled; pictures are the other test's."""
+    from dataclasses import replace
+
+    from streamprune.report.explain.data import Attention, CacheHeld, InLLM, Kept, LayerHeld, TowerFates
+
+    tokens, patches, layers = 64 * 196, 64 * 729, 28
+    rows = tuple(range(tokens))
+    share = (0.0000797194,) * tokens
+    big = replace(
+        nasty,
+        grid=(64, 14, 14),
+        pts_seconds=tuple(n / 2 for n in range(64)),
+        pictures=(nasty.pictures[0],) * 64,
+        similarity=(0.987654321,) * 63,
+        kept=Kept(
+            method="x", index=rows, source=rows, size=(1.0,) * tokens, per_frame=(196,) * 64, merges=True
+        ),
+        attention=Attention(frames=(1 / 64,) * 64, tokens=share, said="x"),
+        tower=TowerFates(
+            method="x", rows=27, cols=27, layers=tuple(range(26)), left_at=(13,) * patches,
+            into=tuple(range(patches)), merged="1" * patches, tokens=(patches,) * 26,
+        ),
+        in_llm=InLLM(method="x", cuts=(2,), present=("1" * tokens,) * layers, merged=()),
+        cache=CacheHeld(
+            method="x", heads=4,
+            layers=tuple(LayerHeld(layer=n, held=(4,) * tokens, entries=tokens) for n in range(layers)),
+        ),
+    )  # fmt: skip
+    assert 1_500_000 < len(page(big).encode()) < 3_000_000
+
+
+def test_one_picture_is_enough(vlm: sp.VideoLLM, tmp_path: Path) -> None:
+    one = np.random.default_rng(0).integers(0, 256, (1, 60, 90, 3), dtype=np.uint8)
+    found = vlm.explain(one, QUESTION, recipe="fastvid", keep_ratio=0.3, max_new_tokens=2)
+    assert found.grid[0] == 1
+    assert found.similarity == ()
+    assert found.segments.edges == ((0, 1),)
+    for name in ("report.html", "report.png", "report.mp4", "report.json"):
+        found.save(tmp_path / name)
+        assert (tmp_path / name).stat().st_size > 0
+
+
 def test_slices_of_two_pictures_show_both() -> None:
     qwen = sp.load("embedded-qwen")
     found = qwen.explain(CLIP, QUESTION, recipe="stride", keep_ratio=0.5, num_frames=7)
@@ -232,6 +275,8 @@ def test_videos_and_questions_that_are_none(tmp_path: Path, monkeypatch: pytest.
     failed_with(run("empty", QUESTION, "-o", "a.html"), 1, "empty")
     Path("text.mp4").write_text("no video")
     failed_with(run("text.mp4", QUESTION, "-o", "a.html"), 1, "text.mp4")
+    failed_with(run("text.mp4", QUESTION, "--mp4", "./text.mp4"), 2, "is the video itself")
+    assert Path("text.mp4").read_text() == "no video"
     assert not Path("a.html").exists()
 
 

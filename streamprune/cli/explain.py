@@ -62,7 +62,7 @@ def explain(
     sampling = Sampling(temperature, top_p, top_k, repetition_penalty, seed, read_stop(stop))
     where = placing(positions, max_gap, text_after)
     request = AnswerRequest((question,), chosen, {}, max_new_tokens, where, sampling)
-    targets = own.checked_targets({"--output": output, "--png": png, "--mp4": mp4, "--json": json})
+    targets = own.checked_targets(video, {"--output": output, "--png": png, "--mp4": mp4, "--json": json})
 
     # the video is opened first: a misspelt path should not wait for a model to load
     with open_source(video, backend=backend) as source, progress_bars() as report:

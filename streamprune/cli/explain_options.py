@@ -19,11 +19,11 @@ Mp4 = Annotated[Path | None, typer.Option(help="Write the frames one after the o
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the data behind all of them (.json).")]
 
 
-def checked_targets(given: Mapping[str, Path | None]) -> list[Path]:
+def checked_targets(video: str, given: Mapping[str, Path | None]) -> list[Path]:
     """The files to write, by option; found out before the model works for nothing.
 
-    Raises InvalidValueError without any, for a wrong ending, and for the same file twice; StorageError where
-    no file can be written.
+    Raises InvalidValueError without any, for a wrong ending, and for the video itself; StorageError where no
+    file can be written.
     """
     from streamprune.report.explain.saving import check_target
 
@@ -33,4 +33,7 @@ def checked_targets(given: Mapping[str, Path | None]) -> list[Path]:
         raise InvalidValueError(
             "nothing would be written; give -o report.html, or any of --png, --mp4 and --json with a file"
         )
+    for target in targets:
+        if target.resolve() == Path(video).resolve():
+            raise InvalidValueError(f"{str(target)!r} is the video itself; name another file to write")
     return targets

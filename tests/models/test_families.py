@@ -109,3 +109,17 @@ def test_stages_inside_the_language_model_run(vlm: VideoLLM, recipe: str, option
     assert 0 < less.stats.kv_bytes < full.stats.kv_bytes
     same = vlm.ask(_clip(), "what is it ?", recipe=recipe, keep_ratio=1.0, max_new_tokens=3, **options)
     assert same.text == full.text
+
+
+def test_answers_are_explained(vlm: VideoLLM) -> None:
+    recipe = Recipe.from_toml('keep_ratio = 0.5\n[pre_llm]\nmethod = "stride"\n[kv]\nmethod = "snapkv"\n')
+    found = vlm.explain(_clip(), "what is red ?", recipe=recipe, max_new_tokens=2, command=["x"])
+    assert found.full is not None
+    tokens = len(found.kept.source)
+    assert found.full.layer_tokens == (tokens,) * len(found.full.layer_tokens)
+    assert found.reduced.layer_tokens == (len(found.kept.index),) * len(found.full.layer_tokens)
+    assert len(found.pictures) == found.grid[0] == len(found.pts_seconds)
+    assert sum(map(len, found.pictures)) == 4
+    assert found.attention is not None
+    assert len(found.attention.tokens) == tokens == found.grid[0] * found.grid[1] * found.grid[2]
+    assert sum(found.reduced.kv_bytes) == found.reduced.stats["kv_bytes"]

@@ -331,3 +331,22 @@ def test_a_source_stays_open_and_others_are_closed(
     with pytest.raises(RuntimeError, match="broken"):
         explained(vlm, video, "stride", 0.5)
     assert opened[0].closed
+
+
+def test_frames_that_are_only_spread_are_shown_to_both_runs(vlm: VideoLLM, video: Any) -> None:
+    text = '[frames]\nmethod = "uniform"\nnum_frames = 3\n[encoder]\nmethod = "tome"\n'
+    found = vlm.explain(video, QUESTION, recipe=sp.Recipe.from_toml(text), max_new_tokens=1, command=["x"])
+    assert found.full is not None
+    assert found.same_frames
+    assert found.full.answer["pts_seconds"] == found.reduced.answer["pts_seconds"]
+    chosen = vlm.explain(
+        video, QUESTION, recipe="frames:vilamp", num_frames=3, max_new_tokens=1, command=["x"]
+    )
+    assert chosen.full is not None
+    assert not chosen.same_frames
+    assert chosen.full.stats["frames"] == chosen.reduced.stats["frames"] == 3
+    even = vlm.ask(video, QUESTION, num_frames=3, max_new_tokens=1).pts_seconds
+    assert chosen.full.answer["pts_seconds"] == list(even)
+    assert chosen.attention is not None
+    assert len(chosen.attention.frames) == 3
+    assert "read once more" in chosen.attention.said

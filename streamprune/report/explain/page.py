@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
-from streamprune.report.explain.data import Explanation, Run
+from streamprune.report.explain.data import Explanation, Run, TowerReuse
 from streamprune.report.tables import readable, stats_rows
 
 _STATIC = Path(__file__).with_name("static")
@@ -162,7 +162,7 @@ def _leads(explanation: Explanation) -> dict[str, str]:
         + _dropped_attention(explanation),
     }
     if tower is not None:
-        what = "recomputed" if hasattr(tower, "recomputed") else "let through"
+        what = "recomputed" if isinstance(tower, TowerReuse) else "let through"
         leads["tower"] = (
             f"What {tower.method} {what} in each layer of the vision tower; every place has its token "
             "afterwards, computed or read back."
