@@ -146,6 +146,9 @@ def tune(
     check_count("max_new_tokens", max_new_tokens)
     if not jobs:
         raise InvalidValueError("tune needs at least one question about a video")
+    ids = [job.id for job in jobs]
+    if len(set(ids)) < len(ids):
+        raise InvalidValueError(f"jobs must have different ids, got {max(ids, key=ids.count)!r} twice")
     compared = default_candidates(vlm.family) if candidates is None else check_candidates(candidates)
     vlm.family.check_signals(sorted({name for one in compared for name in one.needs()}))
     order = _mixed(jobs, seed)

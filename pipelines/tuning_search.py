@@ -11,11 +11,10 @@ probability of being the best, in which the shares of one recipe inform each oth
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
-
-import numpy as np
 
 from streamprune.errors import InvalidValueError
 from streamprune.pipelines.tuning_chances import Chances, Ladder, Standing
@@ -207,7 +206,7 @@ class Search:
         """Sorts candidates by their figures as they are: by what misses the bounds, then by the targets."""
         values = self._standing().values(candidate)
         if values is None:
-            return (np.inf,)
+            return (math.inf,)
         return (self._targets.excess(values), *self._targets.order(values))
 
     def _outcome(self) -> Outcome:

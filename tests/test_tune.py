@@ -177,11 +177,11 @@ def test_candidates_are_recipes_at_shares(vlm: VideoLLM, tmp_path: Path) -> None
 
 
 def test_the_front_leaves_out_what_another_beats() -> None:
-    def row(loss: float, ttft: float, memory: int, questions: int = 8) -> dict[str, Any]:
+    def row(loss: float, ttft: float, memory: int, questions: int = 16) -> dict[str, Any]:
         return {"loss": loss, "ttft_ms": ttft, "memory_bytes": memory, "questions": questions}
 
     best, cheap, beaten, unsure, unknown = (
-        row(0, 10, 100), row(5, 5, 50), row(6, 10, 100), row(0, 9, 90, 4), row(0, 1, 1, 1)
+        row(0, 10, 100), row(5, 5, 50), row(6, 10, 100), row(0, 9, 90, 8), row(0, 1, 1, 1)
     )  # fmt: skip
     assert pareto_front([cheap, beaten, best, unsure, unknown]) == [best, unsure, cheap]
 
@@ -248,5 +248,7 @@ def test_candidates_that_read_the_question_to_choose_frames_are_refused(vlm: Vid
         tune(vlm, jobs, [Candidate(recipe)], targets=Targets(max_loss=1))
     with pytest.raises(InvalidValueError, match="at least one candidate"):
         tune(vlm, jobs, [], targets=Targets(max_loss=1))
+    with pytest.raises(InvalidValueError, match="different ids, got '1' twice"):
+        tune(vlm, jobs * 2, targets=Targets(max_loss=1))
     with pytest.raises(InvalidValueError, match="at least one question"):
         tune(vlm, [], targets=Targets(max_loss=1))

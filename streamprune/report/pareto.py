@@ -19,11 +19,11 @@ _COLUMNS = ("", "recipe", "keep", "questions", "tokens", "loss, points", "first 
 def pareto_front(rows: Sequence[Row]) -> list[Row]:
     """Those of ``rows`` that no other beats: in nothing worse, in something better, on as many questions.
 
-    Those that answered less than a quarter of what another did are left out: next to nothing is known of
+    Those that answered less than an eighth of what another did are left out: next to nothing is known of
     them. From the largest memory to the smallest.
     """
     most = max((row["questions"] for row in rows), default=0)
-    known = [row for row in rows if 4 * row["questions"] >= most]
+    known = [row for row in rows if 8 * row["questions"] >= most]
     front = [row for row in known if not any(_beats(other, row) for other in known)]
     return sorted(front, key=lambda row: (-row["memory_bytes"], row["ttft_ms"]))
 
