@@ -130,31 +130,36 @@ class BatchRun:
 
 @dataclass(frozen=True)
 class _Lines:
-    """The jobs, and what the output says about each of them."""
+    """The jobs, and what the output says about each of them.
+
+    Attributes:
+        jobs: in their order.
+        about: by id, what is asked of which video.
+        places: by id, the whole path of the video.
+    """
 
     jobs: list[JobLine]
     about: Mapping[str, Mapping[str, Any]]
+    places: Mapping[str, str]
 
     @classmethod
     def read(cls, jobs: str | Path | Sequence[JobLine]) -> Self:
         """Videos are named as seen from the file of jobs, so that it does not matter from where that is."""
         if isinstance(jobs, str | Path):
-            folder = Path(jobs).parent
+            folder: Path | None = Path(jobs).parent
             jobs = read_jobs(jobs)
-            return cls(jobs, {job.id: _about(job, folder) for job in jobs})
-        jobs = list(jobs)
-        if not jobs:
-            raise InvalidValueError("jobs must hold at least one question, got none")
-        about = {job.id: _about(job, None) for job in jobs}
-        if len(about) < len(jobs):
-            names = [job.id for job in jobs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise InvalidValueError(f"jobs must have an id each, got {twice!r} twice")
-        return cls(jobs, about)
+        else:
+            folder, jobs = None, list(jobs)
+            _check_lines(jobs)
+        places = {job.id: str(job.video.absolute()) for job in jobs}
+        return cls(jobs, {job.id: _about(job, folder) for job in jobs}, places)
 
     def told(self, row: Row) -> Row:
-        """The line of the output for ``row``."""
-        return {**self.about[row["id"]], **row}
+        """The line of the output for ``row``, whose error names the video as the jobs do."""
+        about = self.about[row["id"]]
+        if "error" in row:
+            row = {**row, "error": row["error"].replace(self.places[row["id"]], about["video"])}
+        return {**about, **row}
 
     def check_found(self, journal: Journal) -> None:
         """Raise InvalidValueError unless what was found is about these jobs."""
@@ -167,6 +172,15 @@ class _Lines:
             else:
                 continue
             raise InvalidValueError(f"{str(journal.path)!r} holds {problem}; remove it or name another file")
+
+
+def _check_lines(jobs: Sequence[JobLine]) -> None:
+    if not jobs:
+        raise InvalidValueError("jobs must hold at least one question, got none")
+    names = [job.id for job in jobs]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidValueError(f"jobs must have an id each, got {twice!r} twice")
 
 
 def _about(job: JobLine, folder: Path | None) -> dict[str, Any]:
