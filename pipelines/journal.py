@@ -47,22 +47,33 @@ class Journal:
         done: the rows that are there, by key.
     """
 
-    def __init__(self, path: Path, run: str, key: tuple[str, ...], lock: FileLock) -> None:
+    def __init__(
+        self, path: Path, run: str, key: tuple[str, ...], lock: FileLock, sync_seconds: float
+    ) -> None:
         self.path = path
         self.done: dict[Key, dict[str, Any]] = {}
         self._run = run
         self._key = key
         self._lock = lock
         self._file: IO[bytes] | None = None
-        self._synced = -_SYNC_SECONDS
+        self._sync_seconds = sync_seconds
+        self._synced = -sync_seconds
 
     @classmethod
-    def open(cls, path: str | Path, *, run: str, key: Sequence[str] = ("id",)) -> Self:
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        run: str,
+        key: Sequence[str] = ("id",),
+        sync_seconds: float = _SYNC_SECONDS,
+    ) -> Self:
         """Begin ``path``, or go on with it.
 
         Args:
             run: what was asked for, see :func:`fingerprint`; it is written into every line.
             key: the entries that make a row the only one of its kind.
+            sync_seconds: how much work a power cut may cost; a kill costs none.
 
         Raises InvalidValueError when the file was written by another run, is being written, says something
         twice or is no such file, and StorageError when it cannot be read or written. It is then as before.
@@ -78,7 +89,7 @@ class Journal:
             ) from error
         except OSError as error:
             raise _unwritable(target, error) from error
-        journal = cls(target, run, tuple(key), lock)
+        journal = cls(target, run, tuple(key), lock, sync_seconds)
         try:
             journal._begin()
         except BaseException:
@@ -113,7 +124,7 @@ class Journal:
         if self._file is None:
             return
         now = time.monotonic()
-        if now - self._synced > _SYNC_SECONDS:
+        if now - self._synced > self._sync_seconds:
             os.fsync(self._file.fileno())
             self._synced = now
 

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from streamprune.pipelines.evaluation_outcome import Lines
 
+# work that a power cut may cost, since waiting for the disk costs milliseconds; a kill costs none
+_SYNC_SECONDS = 10.0
+
 
 @contextmanager
 def noted_answers(
@@ -30,7 +33,7 @@ def noted_answers(
     if path is None:
         yield Unwritten(key)
         return
-    with Journal.open(path, run=run(), key=key) as journal:
+    with Journal.open(path, run=run(), key=key, sync_seconds=_SYNC_SECONDS) as journal:
         yield journal
         if answers is None:
             path.unlink(missing_ok=True)

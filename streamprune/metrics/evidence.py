@@ -18,13 +18,18 @@ def purity(reduction: Reduction) -> NDArray[np.float32]:
     """(tokens,) the largest share of one kept row that each token makes up: 1 when kept alone, 0 dropped."""
     import torch
 
+    found: NDArray[np.float32]
+    if reduction.entries is None:  # nothing was merged
+        found = np.zeros(reduction.grid.tokens, np.float32)
+        found[reduction.index[reduction.index >= 0].cpu().numpy()] = 1
+        return found
     weights = reduction.weights
     row, token = weights.indices().cpu()
     share = weights.values().abs().float().cpu()
     total = torch.zeros(len(reduction)).index_add(0, row, share)
     best = torch.zeros(reduction.grid.tokens)
     best = best.scatter_reduce(0, token, share / total[row].clamp(min=1e-12), "amax")
-    found: NDArray[np.float32] = best.numpy()
+    found = best.numpy()
     return found
 
 

@@ -94,11 +94,10 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
 
 def test_a_full_disk_keeps_the_lines_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "answers.jsonl"
-    with Journal.open(path, run=RUN) as journal:
+    with Journal.open(path, run=RUN, sync_seconds=-1.0) as journal:
         journal.add({"id": "a"})
         before = path.read_bytes()
         monkeypatch.setattr(os, "fsync", _full)
-        monkeypatch.setattr("streamprune.pipelines.journal._SYNC_SECONDS", -1.0)
         with pytest.raises(StorageError, match="No space left"):
             journal.add({"id": "b"})
         assert path.read_bytes() == before

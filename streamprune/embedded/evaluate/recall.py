@@ -21,10 +21,17 @@ def evidence_recall(
     for the object's best token before the reduction. A question's recall is the mean over its objects. A
     token shows as much of an object as the best of the ``slice_frames`` frames it was made of.
     """
-    recalls = []
-    for question in questions:
-        evidence = by_slice(clip.evidence_by_thing(question), slice_frames).reshape(-1, len(share))
-        before = evidence.max(1)
-        after = (evidence * share).max(1)
-        recalls.append(float(np.mean(after[before > 0] / before[before > 0])) if (before > 0).any() else 1.0)
-    return recalls
+    return [recall_of(evidence_of(clip, question, slice_frames), share) for question in questions]
+
+
+def evidence_of(clip: Clip, question: Question, slice_frames: int = 1) -> NDArray[np.float32]:
+    """(objects, tokens) how much of every token each object that ``question`` is about covers, in [0, 1]."""
+    found = by_slice(clip.evidence_by_thing(question), slice_frames)
+    return found.reshape(len(found), -1)
+
+
+def recall_of(evidence: NDArray[np.float32], share: NDArray[np.float32]) -> float:
+    """How well ``evidence`` (objects, tokens) survived, in [0, 1]; see :func:`evidence_recall`."""
+    before = evidence.max(1)
+    after = (evidence * share).max(1)
+    return float(np.mean(after[before > 0] / before[before > 0])) if (before > 0).any() else 1.0

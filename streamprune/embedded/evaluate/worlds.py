@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from streamprune.benchmarks.item import Item
 from streamprune.embedded.evaluate.oracle import oracle
-from streamprune.embedded.evaluate.recall import evidence_recall
+from streamprune.embedded.evaluate.recall import evidence_of, recall_of
 from streamprune.embedded.evaluate.report import QUESTIONS_PER_CLIP
 from streamprune.embedded.evaluate.scoring import CELLS, SIDE, answered
 from streamprune.embedded.train.architecture import Architecture
@@ -111,6 +112,7 @@ class World(QuestionSet):
 
     family: VideoFamily = field(kw_only=True)
     clips: dict[str, Clip] = field(kw_only=True)
+    _evidence: dict[str, dict[str, NDArray[np.float32]]] = field(default_factory=dict, repr=False)
     _lengths: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict, repr=False)
 
     @property
@@ -138,8 +140,16 @@ class World(QuestionSet):
         share = np.zeros((whole, CELLS), np.float32)
         shown = np.rint(np.asarray(pts_seconds) * made.fps).astype(int) if slices == 1 else np.arange(whole)
         share[shown] = purity(reduction).reshape(-1, CELLS)
-        asked = [self._question(item) for item in items]
-        return list(evidence_recall(made, asked, share.reshape(-1), slices))
+        return [recall_of(self._evidence_of(item), share.reshape(-1)) for item in items]
+
+    def _evidence_of(self, item: Item) -> NDArray[np.float32]:
+        """The same for everybody who answers; of one clip at a time."""
+        if item.video.name not in self._evidence:
+            self._evidence.clear()
+        known = self._evidence.setdefault(item.video.name, {})
+        if item.id not in known:
+            known[item.id] = evidence_of(self._clip(item), self._question(item), self._slice_frames)
+        return known[item.id]
 
     def replies(self, asking: Asking, job: Job, reduced: Reduced, items: Sequence[Item]) -> Iterator[Reply]:
         """See the class."""
