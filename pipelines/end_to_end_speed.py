@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from streamprune.metrics.paired import Effort, paired_runs
 from streamprune.pipelines.end_to_end import Subject, answer_runner
 from streamprune.pipelines.end_to_end_deep import extrapolated
+from streamprune.pipelines.end_to_end_recipes import Candidate
 from streamprune.pipelines.end_to_end_rows import (
     TIMES,
     Pair,
@@ -19,33 +19,6 @@ from streamprune.pipelines.end_to_end_rows import (
     times_ratio,
 )
 from streamprune.recipe import Recipe
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A recipe with its budget.
-
-    Attributes:
-        recipe: resolved; its name is said in the record.
-        keep_ratio: what was asked for.
-    """
-
-    recipe: Recipe
-    keep_ratio: float
-
-    @property
-    def key(self) -> str:
-        """Tells candidates of one subject apart."""
-        return f"{self.recipe.name} at {self.keep_ratio:g}"
-
-
-def candidates_of(recipes: Mapping[str, Recipe], keep_ratios: Sequence[float]) -> list[Candidate]:
-    """Every recipe at every share; those that drop nothing only once, at 1."""
-    return [
-        Candidate(replace(recipe, name=name).with_budget(ratio if recipe.takes_budget else None), ratio)
-        for name, recipe in recipes.items()
-        for ratio in (keep_ratios if recipe.takes_budget and name != "none" else (1.0,))
-    ]
 
 
 def end_to_end_speeds(

@@ -51,6 +51,8 @@ def test_nothing_heavy_is_imported(statement: str) -> None:
         ["batch", "--help"],
         ["batch", "no.jsonl", "-o", "no.jsonl", "--recipe", "fastvidd"],
         ["serve", "--openai", "--max-frames", "0"],
+        ["bench", "--shape", "qwen-7b"],
+        ["bench", "--recipe", "fastvid", "--keep-ratio", "0"],
     ],
 )
 def test_help_listing_and_usage_errors_need_no_torch(arguments: list[str]) -> None:

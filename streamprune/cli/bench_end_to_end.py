@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from streamprune.metrics.paired import Effort
     from streamprune.models.shapes import Shape
     from streamprune.pipelines.end_to_end import Subject
-    from streamprune.pipelines.end_to_end_speed import Candidate
+    from streamprune.pipelines.end_to_end_recipes import Candidate
 
 _RECIPES = ("streamprune",)
 _KEEP_RATIOS = (0.25, 0.1)
@@ -65,7 +65,7 @@ class EndToEnd:
         from streamprune.errors import InvalidValueError
         from streamprune.models.shapes import find_shape
         from streamprune.models.small_shapes import find_small_shape
-        from streamprune.pipelines.end_to_end_speed import candidates_of
+        from streamprune.pipelines.end_to_end_recipes import candidates_of
         from streamprune.pipelines.request import read_recipe
 
         made = [find_small_shape(name) for name in families or ()] + [find_shape(n) for n in shapes or ()]

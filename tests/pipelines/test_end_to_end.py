@@ -17,8 +17,9 @@ from streamprune.models.small_shapes import find_small_shape
 from streamprune.pipelines.answers import Stats
 from streamprune.pipelines.end_to_end import Depths, Run, Subject, answer_runner
 from streamprune.pipelines.end_to_end_deep import deepened, extrapolated
+from streamprune.pipelines.end_to_end_recipes import Candidate, candidates_of
 from streamprune.pipelines.end_to_end_rows import milliseconds, ratios, times_ratio
-from streamprune.pipelines.end_to_end_speed import Candidate, candidates_of, end_to_end_speeds
+from streamprune.pipelines.end_to_end_speed import end_to_end_speeds
 from streamprune.pipelines.made_video import write_made_video
 from streamprune.pre_llm.base import PreLLMMethod
 from streamprune.readers import open_source
