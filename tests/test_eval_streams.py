@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from streamprune.cli import app
 from streamprune.embedded.evaluate.needles import Needles
 from streamprune.embedded.evaluate.stream_questions import asked_about, needle_stream
+from streamprune.pipelines.live import LiveStream
 from streamprune.report.needles import ages_markdown, needles_markdown
 
 runner = CliRunner()
@@ -95,6 +96,44 @@ def test_what_was_measured_is_not_measured_again(
     assert "holds a record with questions 6, not 7; remove it or name another" in " ".join(
         other.output.split()
     )
+
+
+def test_every_answer_has_a_line_and_none_is_asked_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.jsonl"
+    arguments = ["eval", "--suite", "needle", "--streams", "1", "--num-frames", "60", "--questions", "6"]
+    arguments += ["--memory", "keep-all", "--memory", "window", "--memory", "blind", "--memory-bytes", "4MB"]
+    arguments += ["--answers", str(path)]
+    ask, asked = LiveStream.ask, list[str]()
+
+    def stopping(live: LiveStream, question: str, **settings: Any) -> Any:
+        if len(asked) == 9:
+            raise KeyboardInterrupt
+        asked.append(question)
+        return ask(live, question, **settings)
+
+    monkeypatch.setattr(LiveStream, "ask", stopping)
+    assert runner.invoke(app, arguments).exit_code == 130
+    begun = path.read_text(encoding="utf-8").splitlines()
+    assert len(begun) == 9
+    asked.clear()
+    done = runner.invoke(app, [*arguments, "--json", str(tmp_path / "e.json")])
+    assert done.exit_code == 0, done.output
+    assert len(asked) == 12 - 9
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [json.dumps(line) for line in lines[:9]] == begun
+    assert [line["memory"] for line in lines] == ["keep-all"] * 6 + ["window"] * 6 + ["blind"] * 6
+    rows = {row["memory"]: row for row in json.loads((tmp_path / "e.json").read_text())["rows"]}
+    assert rows["keep-all"]["loyalty"]["accuracy"] == 1
+    whole = {line["id"]: line["text"] for line in lines if line["memory"] == "keep-all"}
+    window = [line for line in lines if line["memory"] == "window"]
+    same = sum(line["text"] == whole[line["id"]] for line in window)
+    assert rows["window"]["loyalty"]["accuracy"] == pytest.approx(same / 6, abs=1e-4)
+    assert rows["window"]["accuracy"] == pytest.approx(sum(line["strict"] for line in window) / 6, abs=1e-4)
+    # whose wrong answers nobody has read
+    assert "loyalty" not in rows["blind"]
+    assert all((line["text"] is None) != line["strict"] for line in lines if line["memory"] == "blind")
 
 
 def test_too_few_bytes_are_a_row_that_says_so(tmp_path: Path) -> None:

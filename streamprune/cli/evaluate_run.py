@@ -104,8 +104,10 @@ def _show(record: dict[str, Any], asked: Asked) -> None:
     told = Console(stderr=True, highlight=False, soft_wrap=True)
     for note in evaluation_notes(record):
         told.print(Text(note))
-    if asked.plot is not None:
+    written = [asked.answers, asked.json_file]
+    if asked.plot is not None and "accuracy" in record["full"]:
         plot_retention(record, asked.plot)
-    for path in (asked.answers, asked.json_file, asked.plot):
+        written.append(asked.plot)
+    for path in written:
         if path is not None:
             told.print(f"written: {path}")
