@@ -31,12 +31,13 @@ _ACTOR_CPUS = 0.25
 _PROBE_SECONDS = 5.0
 # number of the frame with which both sides of HTTP/2 begin
 _SETTINGS = 4
-# blocks for each worker: rows come back, and work is shared out, by blocks
+# rows come back, and work is shared out, by blocks: so many for each worker, and none larger
 _BLOCKS_PER_WORKER = 8
+_GROUPS_PER_BLOCK = 8
 
 
 class RayPool:
-    """Workers on a Ray cluster, with the methods of :class:`~streamprune.pipelines.batch_pool.WorkerPool`.
+    """Workers on a Ray cluster, to be used as :class:`~streamprune.pipelines.batch_pool.WorkerPool` is.
 
     Args:
         settings: how they answer; model, videos and cache must be at the same places on every machine.
@@ -74,25 +75,23 @@ class RayPool:
     def run(self, groups: Sequence[Group]) -> Iterator[Row]:
         """Rows of all questions of ``groups``, as blocks of them are done. Raises as WorkerPool's."""
         workers = self.work.workers = min(self.work.workers, len(groups))
-        blocks = min(len(groups), workers * _BLOCKS_PER_WORKER)
+        most = max(1, min(_GROUPS_PER_BLOCK, len(groups) // (workers * _BLOCKS_PER_WORKER)))
         threads = 1 if self._threads is None and workers > 1 else self._threads
         left = {asked.id for group in groups for asked in group.questions}
         started, steady_from = time.monotonic(), 0.0
-        self._ray.data.DataContext.get_current().enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        if self._mine:
+            self._ray.data.DataContext.get_current().enable_progress_bars = False
+            logging.getLogger("ray.data").setLevel(logging.ERROR)
         data = self._ray.data.from_items([{"group": json.dumps(one.to_plain())} for one in groups])
-        answered = data.repartition(blocks).map_batches(
+        answered = data.repartition(math.ceil(len(groups) / most)).map_batches(
             _Actor,
             fn_constructor_args=(self._settings.to_plain(), threads),
-            batch_size=math.ceil(len(groups) / blocks),
+            batch_size=most,
             compute=self._ray.data.ActorPoolStrategy(size=workers),
             num_cpus=_ACTOR_CPUS,
             num_gpus=self._gpus,
         )
-        for line in answered.iter_rows():
-            said = json.loads(line["said"])
-            if "fatal" in said:
-                raise error_of(said["fatal"])
+        for said in self._said(answered):
             self._note(said["work"], started, steady_from)
             steady_from = steady_from or time.monotonic()
             for row in said["rows"]:
@@ -101,6 +100,18 @@ class RayPool:
                     yield row
         if left:
             raise ModelError(f"Ray ended without an answer to {len(left)} questions; run again to ask them")
+
+    def _said(self, answered: Any) -> Iterator[Mapping[str, Any]]:
+        """What actors say; raises what would be wrong with every answer."""
+        try:
+            for line in answered.iter_rows():
+                said = json.loads(line["said"])
+                if "fatal" in said:
+                    raise error_of(said["fatal"])
+                yield said
+        except self._ray.exceptions.RayError as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ModelError(f"Ray gave up: {reason}; run again to go on") from error
 
     def _note(self, told: Mapping[str, Any], started: float, steady_from: float) -> None:
         """Add what an actor did to the work; rates count from the first rows on."""

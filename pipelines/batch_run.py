@@ -89,7 +89,7 @@ class BatchRun:
         with Journal.open(output, run=self.settings.run) as journal:
             lines.check_found(journal)
             if self.retry_failed:
-                journal.forget(key for job in wanted if "error" in journal.done.get(key := (job.id,), {}))
+                journal.forget((job.id,) for job in wanted if "error" in journal.done.get((job.id,), {}))
             found = sum((job.id,) in journal.done for job in wanted)
             left = [job for job in wanted if (job.id,) not in journal.done]
             work = self._answer(left, lines, journal, found) if left else Work()
