@@ -64,6 +64,7 @@ $(RAY)/.installed: pyproject.toml tests/integrations/ray.constraints.txt
 LMMS_EVAL := build/integrations/lmms_eval
 
 test-lmms-eval: $(LMMS_EVAL)/.installed
+	RECORD=demos/results/integration_lmms_eval.json \
 	$(LMMS_EVAL)/bin/python -m pytest tests/integrations/test_lmms_eval.py $(PYTEST_OPTIONS)
 
 $(LMMS_EVAL)/.installed: pyproject.toml tests/integrations/lmms_eval.constraints.txt
