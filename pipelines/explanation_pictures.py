@@ -5,9 +5,13 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from streamprune.readers import Frame
 from streamprune.report.explain.data import Picture
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 # longest sides in pixels; 64 thumbnails of photographs come to about 1 MB
 THUMBNAIL, STILL = 288, 720
@@ -28,10 +32,7 @@ class SeenPictures:
     def see(self, frames: Sequence[Frame]) -> None:
         """Take the next ``frames``."""
         started = time.perf_counter()
-        self.pictures += [
-            Picture(frame.pts_seconds, frame.rows, frame.cols, _jpeg(frame, THUMBNAIL), _jpeg(frame, STILL))
-            for frame in frames
-        ]
+        self.pictures += map(_picture, frames)
         self.seconds += time.perf_counter() - started
 
     def by_frame(self, per_frame: int) -> tuple[tuple[Picture, ...], ...]:
@@ -40,15 +41,21 @@ class SeenPictures:
         return tuple(tuple(self.pictures[start : start + per_frame]) for start in starts)
 
 
-def _jpeg(frame: Frame, longest: int) -> bytes:
-    """``frame`` as a JPEG whose sides are at most ``longest``."""
+def _picture(frame: Frame) -> Picture:
+    """Small copies of ``frame``; the smaller one is made of the larger."""
     from PIL import Image
 
     image = Image.fromarray(frame.image)
-    if max(image.size) > longest:
-        image.thumbnail((longest, longest), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    image.thumbnail((STILL, STILL), Image.Resampling.BICUBIC)
+    still = _jpeg(image)
+    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC)
+    return Picture(frame.pts_seconds, frame.rows, frame.cols, _jpeg(image), still)
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    """``image`` as a JPEG."""
     written = io.BytesIO()
-    # drawings and small pictures show what colours at half the size lose
-    small = max(frame.image.shape[:2]) <= THUMBNAIL
+    # small pictures show what is lost with colours at half the size
+    small = max(image.size) < THUMBNAIL
     image.save(written, "JPEG", quality=88 if small else 82, subsampling=0 if small else 2)
     return written.getvalue()

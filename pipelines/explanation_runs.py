@@ -14,7 +14,7 @@ import torch
 from streamprune.errors import ContextLengthError
 from streamprune.frames import FrameMethod, Uniform
 from streamprune.frames.timestamps import Timestamps
-from streamprune.metrics.memory import kv_bytes_by_layer
+from streamprune.metrics.memory import PeakMemory, kv_bytes_by_layer
 from streamprune.models.base import VideoFamily
 from streamprune.models.generation import generate
 from streamprune.models.question_signals import (
@@ -106,7 +106,11 @@ class Runs:
         if self.attention is None:
             self.attention = self._look(self.job)
         with self._inference():
-            self.answered = asking.carry_out(self.job, question, self.reduced, prompt)
+            self.answered = asking.carry_out(self._fresh(self.job), question, self.reduced, prompt)
+
+    def _fresh(self, job: Job) -> Job:
+        """``job`` with a peak of its own: what was needed before, or for the other run, is not in it."""
+        return replace(job, peak=PeakMemory(self.family.device).start())
 
     def _warm_up(self, job: Job) -> None:
         """Read the question with one token, so that neither run pays for what a first one costs."""
@@ -129,7 +133,7 @@ class Runs:
             everything = plain.reduce(own, self.question)
             prompt = plain.prompt(own, self.question, everything)
             with family.lock, attention_noted(family, prompt) as rows:
-                self.full = plain.carry_out(own, self.question, everything, prompt)
+                self.full = plain.carry_out(self._fresh(own), self.question, everything, prompt)
         if not self.own_frames and rows:
             self.attention = _attention(mean_attention(family, rows), job, _LOOKED)
 

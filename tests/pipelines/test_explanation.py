@@ -19,6 +19,7 @@ from streamprune.errors import InvalidTypeError, InvalidValueError, RecipeError,
 from streamprune.in_llm.base import Decision, PromptView
 from streamprune.in_llm.fastv import FastV
 from streamprune.in_llm.holitom import HoliTomInner
+from streamprune.metrics.memory import PeakMemory
 from streamprune.models.inside_tower import encode_inside
 from streamprune.models.tower_witness import TowerWitness, tower_witness, witnessed_tower
 from streamprune.pipelines import answer_cache
@@ -291,6 +292,28 @@ def test_the_last_stage_is_what_pictures_show(vlm: VideoLLM, video: Any) -> None
     assert (state == DROPPED).sum() == found.in_llm.present[0].count("1") - (state == KEPT).sum()
     dropped = sum(row < 0 for row in found.kept.source)
     assert dropped <= (state == BEFORE).sum() <= len(state) - (state == KEPT).sum() - (state == MERGED).sum()
+
+
+def test_each_run_has_a_peak_of_its_own(vlm: VideoLLM, video: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    start, read = PeakMemory.start, PeakMemory.read
+
+    def started(self: PeakMemory) -> PeakMemory:
+        events.append(f"start {id(self)}")
+        return start(self)
+
+    def noted(self: PeakMemory) -> int:
+        events.append(f"read {id(self)}")
+        return read(self)
+
+    monkeypatch.setattr(PeakMemory, "start", started)
+    monkeypatch.setattr(PeakMemory, "read", noted)
+    found = explained(vlm, video, "stride", 0.3)
+    reads = [place for place, event in enumerate(events) if event.startswith("read")]
+    assert len(reads) == 2
+    assert found.full is not None
+    for place in reads:
+        assert events[place - 1] == events[place].replace("read", "start"), "nothing between them"
 
 
 def test_asked_wrongly(vlm: VideoLLM, video: Any) -> None:

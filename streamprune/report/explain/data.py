@@ -43,7 +43,7 @@ class Run:
 
     Attributes:
         label: what the run is called.
-        answer: ``Answer.to_dict()``.
+        answer: ``Answer.to_dict()``; its peak is that of answering alone.
         kv_bytes: storage of the key-value cache in each layer after the answer.
         layer_tokens: visual tokens that entered each layer of the language model.
     """
