@@ -31,7 +31,7 @@ from streamprune.pipelines.tuning_candidates import (
 from streamprune.pipelines.tuning_encoding import full_candidate
 from streamprune.pipelines.tuning_figures import Estimate, FullTrial, Spread, Trial, middle, ttft_estimate
 from streamprune.pipelines.tuning_prompts import PROMPTS, loyalty_jobs
-from streamprune.pipelines.tuning_search import Outcome, Search
+from streamprune.pipelines.tuning_search import Outcome, Search, check_answers
 from streamprune.pipelines.tuning_targets import Targets
 from streamprune.pipelines.tuning_trials import KEY, Examiner
 
@@ -144,30 +144,37 @@ def tune(
     started = time.perf_counter()
     check_share("budget", budget)
     check_count("max_new_tokens", max_new_tokens)
-    if not jobs:
-        raise InvalidValueError("tune needs at least one question about a video")
-    ids = [job.id for job in jobs]
-    if len(set(ids)) < len(ids):
-        raise InvalidValueError(f"jobs must have different ids, got {max(ids, key=ids.count)!r} twice")
+    _check_jobs(jobs)
     compared = default_candidates(vlm.family) if candidates is None else check_candidates(candidates)
     vlm.family.check_signals(sorted({name for one in compared for name in one.needs()}))
     order = _mixed(jobs, seed)
     most_frames = max((one.num_frames for one in compared if one.num_frames), default=None)
     full = full_candidate(num_frames or most_frames)
     every = (len(compared) + 1) * len(order)
+    most = int(budget * every + 1e-9)
+    check_answers(most, len(compared), len(order))
     with _journal(journal, vlm, order, full, max_new_tokens) as written:
         examiner = Examiner(vlm, full, compared, order, max_new_tokens, written)
         outcome = Search(
             ladders(compared),
             len(order),
             targets,
-            int(budget * every + 1e-9),
+            most,
             examiner,
             seed=seed,
-            tell=None if progress is None else lambda done, most: progress("tune", done, most),
+            tell=None if progress is None else lambda done, total: progress("tune", done, total),
         ).run()
     seconds = time.perf_counter() - started
     return _told(outcome, targets, compared, full, order, every, examiner.asked, seconds)
+
+
+def _check_jobs(jobs: Sequence[JobLine]) -> None:
+    """Refuse no questions, and questions that cannot be told apart."""
+    if not jobs:
+        raise InvalidValueError("tune needs at least one question about a video")
+    ids = [job.id for job in jobs]
+    if len(set(ids)) < len(ids):
+        raise InvalidValueError(f"jobs must have different ids, got {max(ids, key=ids.count)!r} twice")
 
 
 def _mixed(jobs: Sequence[JobLine], seed: int) -> list[JobLine]:

@@ -43,9 +43,18 @@ class Ask(Protocol):
         """
 
 
-def least_answers(candidates: int, questions: int) -> int:
-    """Answers without which nothing can be found: a question to every candidate, and all to the full one."""
-    return candidates + 2 * questions - 1
+def check_answers(answers: int, candidates: int, questions: int) -> None:
+    """Refuse so few ``answers`` that nothing can be found.
+
+    A question to every candidate, and every question to one of them and to the full model.
+    """
+    least, every = candidates + 2 * questions - 1, (candidates + 1) * questions
+    if answers < least:
+        raise InvalidValueError(
+            f"budget must be at least {least / every:.2f} for {candidates} candidates and {questions} "
+            f"questions: it allows {answers} answers of {every}, and {least} are needed to look at every "
+            "candidate once and to check one; raise it (--budget), or name fewer candidates"
+        )
 
 
 @dataclass(frozen=True)
@@ -99,14 +108,7 @@ class Search:
         self._trials: list[dict[int, Trial]] = [{} for _ in range(self._count)]
         self._full: dict[int, FullTrial] = {}
         self._spent = 0
-        least = least_answers(self._count, questions)
-        if answers < least:
-            every = (self._count + 1) * questions
-            raise InvalidValueError(
-                f"budget must be at least {least / every:.2f} for {self._count} candidates and {questions} "
-                f"questions: it allows {answers} answers of {every}, and {least} are needed to look at every "
-                "candidate once and to check one; raise it (--budget), or name fewer candidates"
-            )
+        check_answers(answers, self._count, questions)
 
     def run(self) -> Outcome:
         """Search until nobody has a chance any more or the budget is spent."""

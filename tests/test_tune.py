@@ -197,7 +197,7 @@ def test_the_front_leaves_out_what_another_beats() -> None:
         ("{clip} --memory-bytes lots", 2, ("memory_bytes", "lots")),
         ("{clip} --memory-bytes 0", 2, ("memory_bytes",)),
         ("{clip} --max-loss 5 --budget 0", 2, ("budget must be in (0, 1]",)),
-        ("{clip} --max-loss 5 --budget 0.01", 2, ("budget must be at least", "--budget")),
+        ("{clip} --max-loss 5 --budget 0.01 -o {folder}/r.toml", 2, ("budget must be at least", "--budget")),
         ("{clip} --max-loss 5 --max-new-tokens 0", 2, ("max_new_tokens must be at least 1",)),
         ("{clip} --max-loss 5 --recipe fastvidd", 2, ("fastvidd", "Did you mean 'fastvid'")),
         ("{clip} --max-loss 5 --recipe stride --recipe stride", 2, ("is there twice",)),

@@ -56,19 +56,12 @@ def tune(
     from streamprune.budget import read_bytes
     from streamprune.checks import check_count, check_share
     from streamprune.pipelines.tuning_targets import Targets
-    from streamprune.report.writable import check_writable
 
     needed = None if memory_bytes is None else read_bytes("memory_bytes", memory_bytes)
     targets = Targets(max_loss=max_loss, ttft_ms=ttft_ms, memory_bytes=needed)
     check_share("budget", budget)
     check_count("max_new_tokens", max_new_tokens)
-    for path in (output, journal, json_file, plot):
-        if path is not None:
-            check_writable(path)
-    if output is not None and output.suffix != ".toml":
-        raise InvalidValueError(
-            f"--output must end in .toml, or no command would read it, got {str(output)!r}"
-        )
+    _check_paths(output, journal, json_file, plot)
     jobs = _jobs(asked or [], questions)
     kept = journal or (None if output is None else output.with_name(f".{output.name}.trials.jsonl"))
     compared = _candidates(recipe, keep_ratio, num_frames)
@@ -91,6 +84,19 @@ def tune(
             path.unlink(missing_ok=True)  # it was for an interruption
     if tuned.chosen is None:
         raise TargetNotMetError(_unmet(tuned, targets, output, nearest))
+
+
+def _check_paths(output: Path | None, *others: Path | None) -> None:
+    """Refuse files that cannot be written, before anything is measured for them."""
+    from streamprune.report.writable import check_writable
+
+    for path in (output, *others):
+        if path is not None:
+            check_writable(path)
+    if output is not None and output.suffix != ".toml":
+        raise InvalidValueError(
+            f"--output must end in .toml, or no command would read it, got {str(output)!r}"
+        )
 
 
 def _jobs(asked: Sequence[str], questions: Path | None) -> list[JobLine]:
