@@ -16,6 +16,7 @@ from streamprune.metrics.made_clip import made_clip
 from streamprune.models import shapes
 from streamprune.models.small_shapes import find_small_shape
 from streamprune.pipelines.made_video import write_made_video
+from streamprune.report.bench_table import LABELS, end_to_end_tables
 from streamprune.report.speed import llm_markdown, speed_markdown
 
 runner = CliRunner()
@@ -222,3 +223,19 @@ def test_bench_puts_a_language_model_beside_itself(tmp_path: Path, stage: str, n
     lines = llm_markdown(record["rows"]).splitlines()
     assert lines[0].startswith("| recipe | keep | prefill | decode step | cache bytes |")
     assert lines[3].startswith(f"| {name} | 0.25 | ")
+
+
+def test_slow_things_are_not_shown_as_standing_still() -> None:
+    sides = {"stock": 0.0421, "recipe": 0.05}
+    ratio = {"median": 1.2, "low": 1.1, "high": 1.3, "confidence": 0.96}
+    row = {
+        "model": "m", "batch": 1, "recipe": "r", "keep_ratio": 0.5, "frames": 1, "tokens_in": 9,
+        "tokens_kept": 4, "together": True, "pairs": 9, "extrapolated": None,
+        "ratios": dict.fromkeys(LABELS, ratio), "per_second": dict.fromkeys(LABELS, sides),
+        "milliseconds": dict.fromkeys(LABELS, sides), "amounts": dict.fromkeys(LABELS, sides),
+    }  # fmt: skip
+    ((title, table),) = end_to_end_tables({"rows": [row]})
+    assert title == "m, batch 1: 1 frames of tokens, 9 visual tokens"
+    lines = dict(zip(table.columns[0].cells, table.columns[1].cells, strict=True))
+    assert lines["frames/s"] == "0.042"
+    assert set(table.columns[2].cells) == {"4", "1.200 (1.100-1.300)", "9"}

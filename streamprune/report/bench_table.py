@@ -97,7 +97,8 @@ def ratio_text(ratio: Mapping[str, float] | None) -> str:
 
 def _amount(value: float, unit: str) -> str:
     if unit not in _STEPS:
-        return f"{value:,.1f} {unit}".rstrip()
+        digits = 1 if value >= 10 else 3
+        return f"{value:,.{digits}f} {unit}".rstrip()
     step, names = _STEPS[unit]
     power = 0
     while value >= step and power + 1 < len(names):
