@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,8 +77,11 @@ class Read(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def vlm() -> sp.VideoLLM:
-    return sp.load("embedded")
+def vlm() -> Iterator[sp.VideoLLM]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield sp.load("embedded")
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +174,6 @@ def test_answers_and_labels_are_escaped_too(nasty: Explanation) -> None:
 
 def test_64_frames_are_below_5_mb(vlm: sp.VideoLLM) -> None:
     """Of noise, which no codec makes small."""
-    torch.set_num_threads(1)
     noise = np.random.default_rng(0).integers(0, 256, (64, 270, 480, 3), dtype=np.uint8)
     found = vlm.explain(noise, QUESTION, recipe="fastvid", keep_ratio=0.2, num_frames=64, max_new_tokens=1)
     assert found.grid[0] == len(found.pictures) == 64
