@@ -189,4 +189,5 @@ def _dropped_attention(explanation: Explanation) -> str:
     if min(source) >= 0:
         return ""
     lost = sum(share for share, row in zip(attention.tokens, source, strict=True) if row < 0)
-    return f" With every token there, {100 * lost:.1f}\N{NO-BREAK SPACE}% of the question's attention is on dropped ones."
+    share = f"{100 * lost:.1f}\N{NO-BREAK SPACE}%"
+    return f" With every token there, {share} of the question's attention is on dropped ones."
