@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,17 +23,34 @@ def evidence_recall(
     for the object's best token before the reduction. A question's recall is the mean over its objects. A
     token shows as much of an object as the best of the ``slice_frames`` frames it was made of.
     """
-    return [recall_of(evidence_of(clip, question, slice_frames), share) for question in questions]
+    return [Evidence.of(clip, question, slice_frames).recall(share) for question in questions]
 
 
-def evidence_of(clip: Clip, question: Question, slice_frames: int = 1) -> NDArray[np.float32]:
-    """(objects, tokens) how much of every token each object that ``question`` is about covers, in [0, 1]."""
-    found = by_slice(clip.evidence_by_thing(question), slice_frames)
-    return found.reshape(len(found), -1)
+@dataclass(frozen=True)
+class Evidence:
+    """What one question is about, where it is seen at all.
 
+    Attributes:
+        tokens: (seen,) flat indices of the tokens that show any of it.
+        covered: (objects, seen) how much of each of them each object covers, in [0, 1].
+        best: (objects,) the most of it, above 0.
+    """
 
-def recall_of(evidence: NDArray[np.float32], share: NDArray[np.float32]) -> float:
-    """How well ``evidence`` (objects, tokens) survived, in [0, 1]; see :func:`evidence_recall`."""
-    before = evidence.max(1)
-    after = (evidence * share).max(1)
-    return float(np.mean(after[before > 0] / before[before > 0])) if (before > 0).any() else 1.0
+    tokens: NDArray[np.int64]
+    covered: NDArray[np.float32]
+    best: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, clip: Clip, question: Question, slice_frames: int = 1) -> Self:
+        """That of ``question`` about ``clip``."""
+        found = by_slice(clip.evidence_by_thing(question), slice_frames)
+        flat = found.reshape(len(found), -1)
+        flat = flat[flat.max(1) > 0]
+        tokens = np.flatnonzero(flat.any(0))
+        return cls(tokens, flat[:, tokens], flat.max(1) if len(flat) else np.zeros(0, np.float32))
+
+    def recall(self, share: NDArray[np.float32]) -> float:
+        """How well it survived, in [0, 1]; see :func:`evidence_recall`."""
+        if not len(self.best):
+            return 1.0
+        return float(((self.covered * share[self.tokens]).max(1) / self.best).mean())

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from streamprune.benchmarks.item import Item
 from streamprune.embedded.evaluate.oracle import oracle
-from streamprune.embedded.evaluate.recall import evidence_of, recall_of
+from streamprune.embedded.evaluate.recall import Evidence
 from streamprune.embedded.evaluate.report import QUESTIONS_PER_CLIP
 from streamprune.embedded.evaluate.scoring import CELLS, SIDE, answered
 from streamprune.embedded.train.architecture import Architecture
@@ -112,8 +111,9 @@ class World(QuestionSet):
 
     family: VideoFamily = field(kw_only=True)
     clips: dict[str, Clip] = field(kw_only=True)
-    _evidence: dict[str, dict[str, NDArray[np.float32]]] = field(default_factory=dict, repr=False)
-    _lengths: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict, repr=False)
+    _evidence: dict[str, dict[str, Evidence]] = field(default_factory=dict, repr=False)
+    _lengths: dict[str, tuple[int, int]] = field(default_factory=dict, repr=False)
+    _around: dict[int, int] = field(default_factory=dict, repr=False)
 
     @property
     def frames(self) -> int:
@@ -140,15 +140,16 @@ class World(QuestionSet):
         share = np.zeros((whole, CELLS), np.float32)
         shown = np.rint(np.asarray(pts_seconds) * made.fps).astype(int) if slices == 1 else np.arange(whole)
         share[shown] = purity(reduction).reshape(-1, CELLS)
-        return [recall_of(self._evidence_of(item), share.reshape(-1)) for item in items]
+        flat = share.reshape(-1)
+        return [self._evidence_of(item).recall(flat) for item in items]
 
-    def _evidence_of(self, item: Item) -> NDArray[np.float32]:
+    def _evidence_of(self, item: Item) -> Evidence:
         """The same for everybody who answers; of one clip at a time."""
         if item.video.name not in self._evidence:
             self._evidence.clear()
         known = self._evidence.setdefault(item.video.name, {})
         if item.id not in known:
-            known[item.id] = evidence_of(self._clip(item), self._question(item), self._slice_frames)
+            known[item.id] = Evidence.of(self._clip(item), self._question(item), self._slice_frames)
         return known[item.id]
 
     def replies(self, asking: Asking, job: Job, reduced: Reduced, items: Sequence[Item]) -> Iterator[Reply]:
@@ -168,11 +169,11 @@ class World(QuestionSet):
             index.numpy().astype(np.int64),
             reduced.reduction.features,
         )
+        shape, kept = asking.shape, len(reduced.reduction)
         ms = 1000 * (time.perf_counter() - began) / len(items)
         for item, right in zip(items, rights, strict=True):
             if right:
-                text, kept = str(item.answer), len(reduced.reduction)
-                yield Reply(text, *self._cost(item, asking.shape, kept, grid.frames), ms)
+                yield Reply(str(item.answer), *self._cost(item, shape, kept, grid.frames), ms)
             else:
                 alone = asked_alone(asking, job, reduced, self.prompt(item))
                 yield replace(alone, ms=ms + alone.ms)
@@ -195,13 +196,18 @@ class World(QuestionSet):
 
     def _cost(self, item: Item, shape: DecoderShape, kept: int, frames: int) -> tuple[int, int]:
         """Operations for the prompt, and bytes of the cache after the right answer, asked alone."""
-        if (item.id, frames) not in self._lengths:
-            said = self.family.tokenizer(item.answer, add_special_tokens=False)["input_ids"]
-            # the last token of an answer, its end, is never put into the cache
-            self._lengths[item.id, frames] = self.family.fixed_tokens(item.question, frames), len(said)
-        fixed, said_tokens = self._lengths[item.id, frames]
+        if item.id not in self._lengths:
+            self._lengths[item.id] = self._words(item.question), self._words(str(item.answer))
+        asked, said = self._lengths[item.id]
+        if frames not in self._around:  # the world's words are tokenized one by one
+            self._around[frames] = self.family.fixed_tokens(item.question, frames) - asked
+        prompt = self._around[frames] + asked + kept
         entry_bytes = 2 * shape.layers * shape.key_value_width * self.family.model.dtype.itemsize
-        return shape.prefill_flops(fixed + kept), (fixed + kept + said_tokens) * entry_bytes
+        # the last token of an answer, its end, is never put into the cache
+        return shape.prefill_flops(prompt), (prompt + said) * entry_bytes
+
+    def _words(self, text: str) -> int:
+        return len(self.family.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     @property
     def _slice_frames(self) -> int:
