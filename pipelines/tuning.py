@@ -31,7 +31,7 @@ from streamprune.pipelines.tuning_candidates import (
 from streamprune.pipelines.tuning_encoding import full_candidate
 from streamprune.pipelines.tuning_figures import Estimate, FullTrial, Spread, Trial, middle, ttft_estimate
 from streamprune.pipelines.tuning_prompts import PROMPTS, loyalty_jobs
-from streamprune.pipelines.tuning_search import Outcome, Search, check_answers
+from streamprune.pipelines.tuning_search import Outcome, Search, count_answers
 from streamprune.pipelines.tuning_targets import Targets
 from streamprune.pipelines.tuning_trials import KEY, Examiner
 
@@ -110,7 +110,7 @@ def tune(
     candidates: Sequence[Candidate] | None = None,
     *,
     targets: Targets,
-    budget: float = 0.25,
+    budget: float | None = None,
     max_new_tokens: int = 32,
     num_frames: int | None = None,
     journal: str | os.PathLike[str] | None = None,
@@ -129,7 +129,8 @@ def tune(
         jobs: questions about videos; :func:`loyalty_jobs` makes some where there are none.
         candidates: what is compared, see :func:`list_candidates`; default: a short list of what the model
             can run.
-        budget: most answers, as a share of what asking everybody everything would take, in (0, 1].
+        budget: most answers, as a share of what asking everybody everything would take, in (0, 1]; default
+            0.25, or what is needed at least with few candidates or questions.
         max_new_tokens: longest answer.
         num_frames: frames that the full model looks at; default: the most of any candidate, or what suits
             the model.
@@ -142,7 +143,8 @@ def tune(
     journal that cannot be written.
     """
     started = time.perf_counter()
-    check_share("budget", budget)
+    if budget is not None:
+        check_share("budget", budget)
     check_count("max_new_tokens", max_new_tokens)
     _check_jobs(jobs)
     compared = default_candidates(vlm.family) if candidates is None else check_candidates(candidates)
@@ -151,8 +153,7 @@ def tune(
     most_frames = max((one.num_frames for one in compared if one.num_frames), default=None)
     full = full_candidate(num_frames or most_frames)
     every = (len(compared) + 1) * len(order)
-    most = int(budget * every + 1e-9)
-    check_answers(most, len(compared), len(order))
+    most = count_answers(budget, len(compared), len(order))
     with _journal(journal, vlm, order, full, max_new_tokens) as written:
         examiner = Examiner(vlm, full, compared, order, max_new_tokens, written)
         outcome = Search(

@@ -21,6 +21,8 @@ from streamprune.pipelines.tuning_chances import Chances, Ladder, Standing
 from streamprune.pipelines.tuning_figures import FullTrial, Trial
 from streamprune.pipelines.tuning_targets import Targets
 
+# of what asking everybody everything takes, where nobody says how much
+_BUDGET = 0.25
 # share of the budget that goes into the first look
 _FIRST_SHARE = 0.25
 # a candidate is not asked further when it is less likely than this to be the best
@@ -43,12 +45,24 @@ class Ask(Protocol):
         """
 
 
-def check_answers(answers: int, candidates: int, questions: int) -> None:
-    """Refuse so few ``answers`` that nothing can be found.
+def count_answers(budget: float | None, candidates: int, questions: int) -> int:
+    """Most answers that the share ``budget`` allows; None is a quarter, or the least that is needed."""
+    every = (candidates + 1) * questions
+    if budget is None:
+        return max(_least(candidates, questions), int(_BUDGET * every))
+    answers = int(budget * every + 1e-9)
+    check_answers(answers, candidates, questions)
+    return answers
 
-    A question to every candidate, and every question to one of them and to the full model.
-    """
-    least, every = candidates + 2 * questions - 1, (candidates + 1) * questions
+
+def _least(candidates: int, questions: int) -> int:
+    """A question to every candidate, and every question to one of them and to the full model."""
+    return candidates + 2 * questions - 1
+
+
+def check_answers(answers: int, candidates: int, questions: int) -> None:
+    """Refuse so few ``answers`` that nothing can be found."""
+    least, every = _least(candidates, questions), (candidates + 1) * questions
     if answers < least:
         raise InvalidValueError(
             f"budget must be at least {least / every:.2f} for {candidates} candidates and {questions} "

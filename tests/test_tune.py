@@ -232,7 +232,7 @@ def test_a_question_before_any_video_is_refused() -> None:
 def test_what_cannot_be_met_says_what_was_best_and_writes_nothing(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     asked = ("tune", CLIPS / "hidden_digit.mp4", "which number is shown?", *FEW[:2], "--keep-ratio", "0.1")
-    missed = ("--memory-bytes", "1kB", "--ttft-ms", "0.01", "--budget", "1", "-o", recipe)
+    missed = ("--memory-bytes", "1kB", "--ttft-ms", "0.01", "-o", recipe)
     result = CliRunner().invoke(app, [str(argument) for argument in (*asked, *missed)])
     words = ("nothing meets the targets", "Nearest: stride keep 0.1", "The least memory", "--num-frames")
     failed_with(result, 1, *words, "was not written")

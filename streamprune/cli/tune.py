@@ -37,7 +37,7 @@ def tune(
     device: ask_options.Device = None,
     dtype: ask_options.Dtype = None,
     max_new_tokens: options.MaxNewTokens = 32,
-    budget: options.Budget = 0.25,
+    budget: options.Budget = None,
     seed: options.Seed = 0,
     output: options.Output = None,
     nearest: options.Nearest = False,
@@ -59,7 +59,8 @@ def tune(
 
     needed = None if memory_bytes is None else read_bytes("memory_bytes", memory_bytes)
     targets = Targets(max_loss=max_loss, ttft_ms=ttft_ms, memory_bytes=needed)
-    check_share("budget", budget)
+    if budget is not None:
+        check_share("budget", budget)
     check_count("max_new_tokens", max_new_tokens)
     _check_paths(output, journal, json_file, plot)
     jobs = _jobs(asked or [], questions)

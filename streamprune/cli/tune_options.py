@@ -38,7 +38,8 @@ MaxLoss = Annotated[
     typer.Option(help="Target: at most so many points of accuracy (or loyalty) below the full model."),
 ]
 Budget = Annotated[
-    float, typer.Option(help="Most answers, as a share of asking every recipe every question.")
+    float | None,
+    typer.Option(help="Most answers, as a share of asking every recipe every question. Default: 0.25."),
 ]
 MaxNewTokens = Annotated[int, typer.Option(help="Longest answer.")]
 Seed = Annotated[int, typer.Option(help="Of the order in which questions are asked.")]
