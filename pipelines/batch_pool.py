@@ -36,7 +36,7 @@ class WorkerPool:
 
     def __init__(self, settings: BatchSettings, workers: int, threads: int | None) -> None:
         self.work = Work(workers)
-        self._settings, self._threads = settings, threads
+        self._settings, self._most, self._threads = settings, workers, threads
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._workers: list[WorkerProcess] = []
         self._early_deaths = 0
@@ -61,11 +61,12 @@ class WorkerPool:
         """
         todo, again = deque(groups), deque[Group]()
         self._started = time.monotonic()
-        self._steady_from = (
-            self._started if self._workers and all(one.ready for one in self._workers) else 0.0
-        )
-        for number in range(len(self._workers), min(self.work.workers, len(groups))):
-            self._start(number)
+        warm = bool(self._workers) and all(one.ready for one in self._workers)
+        self._steady_from = self._started if warm else 0.0
+        there = {one.number for one in self._workers}
+        for number in range(min(self._most, len(groups))):
+            if number not in there:
+                self._start(number)
         self.work.workers = len(self._workers)
         for one in self._workers:
             self._feed(one, todo, again)
@@ -98,8 +99,6 @@ class WorkerPool:
                 self.work.steady_seconds = time.monotonic() - self._steady_from
 
     def _start(self, number: int) -> None:
-        """Begin a worker, in the place of the one that had its number."""
-        self._workers = [one for one in self._workers if one.number != number]
         self._workers.append(WorkerProcess(number, self._settings, self._threads, self._inbox))
 
     def _feed(self, worker: WorkerProcess, todo: deque[Group], again: deque[Group]) -> None:
@@ -132,6 +131,7 @@ class WorkerPool:
     def _bury(self, worker: WorkerProcess) -> list[Group]:
         """The groups that ``worker`` was at when it died, with one death more; without questions answered."""
         worker.bury()
+        self._workers.remove(worker)
         self.work.deaths += 1
         if not worker.ready:
             self._early_deaths += 1
