@@ -54,7 +54,14 @@ def jobs(tmp_path: Path) -> Path:
 def test_workers_with_a_model_answer_and_tell_what_failed(jobs: Path) -> None:
     output, record = jobs.with_name("answers.jsonl"), jobs.with_name("record.json")
     result = run(jobs, "-o", output, "--workers", "1", "--batch", "2", "--num-frames", "8", "--json", record)
-    failed_with(result, 1, "3 of 4 questions are answered", "questions per second", "gone: ", "gone.mp4")
+    failed_with(
+        result,
+        1,
+        "3 of 4 questions are answered",
+        "questions per second",
+        "gone: gone.mp4: no such",
+        "--retry-failed asks",
+    )
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert [row["id"] for row in rows] == [*ASKED, "choice", "gone"]
     assert [row.get("text") for row in rows[:2]] == [asked["answer"] for asked in ASKED.values()]

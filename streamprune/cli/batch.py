@@ -91,7 +91,7 @@ def _tell(done: BatchReport) -> None:
     console = Console(highlight=False, soft_wrap=True)
     told = done.to_dict()
     answered = done.questions - len(done.failed)
-    before = f", {done.found} of them before" if done.found else ""
+    before = f"; {done.found} lines were there before" if done.found else ""
     console.print(Text(f"{done.output}: {answered} of {done.questions} questions are answered{before}"))
     if done.work.questions:
         console.print(_table(told))
@@ -100,6 +100,8 @@ def _tell(done: BatchReport) -> None:
         errors.print(Text(f"{name}: {error}", style="yellow"))
     if len(done.failed) > _TOLD_FAILURES:
         errors.print(Text(f"... and {len(done.failed) - _TOLD_FAILURES} more without an answer"))
+    if done.failed:
+        errors.print(Text("once what is wrong is put right, --retry-failed asks these again"))
 
 
 def _table(told: dict[str, Any]) -> Table:
