@@ -239,7 +239,7 @@ class VideoLLM:
         return Chat(Asking(self.family, request, looks, how), video, decide)
 
     def explain(self, video: Any, question: str, **settings: Any) -> Explanation:
-        """Answer with a recipe and without and say why, see :func:`streamprune.pipelines.explanation.explain`."""
+        """Answer with and without a recipe, and say why: see :mod:`streamprune.pipelines.explanation`."""
         from streamprune.pipelines.explanation import explain
 
         return explain(self, video, question, **settings)
