@@ -150,6 +150,10 @@ class Journal:
         if self._file is not None:
             self._file.close()
             self._file = None
+        if self._lock.is_locked:
+            # nobody waits for it: whoever finds it held gives up
+            with suppress(OSError):
+                Path(self._lock.lock_file).unlink()
         self._lock.release()
 
     def __enter__(self) -> Self:

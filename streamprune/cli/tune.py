@@ -81,8 +81,7 @@ def tune(
     _show(tuned, model, json_file, plot)
     _write(tuned, output, nearest)
     if journal is None and kept is not None:
-        for path in (kept, kept.with_name(f".{kept.name}.lock")):
-            path.unlink(missing_ok=True)  # it was for an interruption
+        kept.unlink(missing_ok=True)  # it was for an interruption
     if tuned.chosen is None:
         raise TargetNotMetError(_unmet(tuned, targets, output, nearest))
 
