@@ -14,23 +14,30 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from streamprune.metrics.comparison import GOALS
+from streamprune.report.bench_plot import plot_end_to_end
 from streamprune.report.retention import plot_retention
 
-RESULTS = Path(__file__).parent / "results"
-# picture -> what draws it; the record has the same name
-PLOTS: dict[str, Callable[[dict[str, Any], Path], None]] = {"reducer_losses": plot_retention}
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "demos" / "results"
+# picture -> its record, and what draws it
+PLOTS: dict[str, tuple[Path, Callable[[dict[str, Any], Path], None]]] = {
+    "reducer_losses": (RESULTS / "reducer_losses.json", plot_retention),
+    "end_to_end": (GOALS / "end_to_end.json", plot_end_to_end),
+}
 # what a picture says about its record
 TEXT = "Source"
 
 
 def said_of(name: str) -> str:
-    """Which record a picture shows, and in which state."""
-    content = (RESULTS / f"{name}.json").read_bytes()
-    return f"demos/results/{name}.json {hashlib.blake2b(content, digest_size=8).hexdigest()}"
+    """Which record the plot ``name`` shows, and in which state."""
+    record = PLOTS[name][0]
+    checksum = hashlib.blake2b(record.read_bytes(), digest_size=8).hexdigest()
+    return f"{record.relative_to(ROOT).as_posix()} {checksum}"
 
 
 def picture(name: str) -> Path:
-    """Where the plot of a record is."""
+    """Where the plot ``name`` is."""
     return RESULTS / f"{name}.png"
 
 
@@ -41,11 +48,12 @@ def shown_by(path: Path) -> str:
 
 
 def draw(name: str) -> bool:
-    """Draw the plot of record ``name`` unless it shows that record already; whether it was drawn."""
+    """Draw the plot ``name`` unless it shows its record already; whether it was drawn."""
     path = picture(name)
     if path.exists() and shown_by(path) == said_of(name):
         return False
-    PLOTS[name](json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")), path)
+    record, plot = PLOTS[name]
+    plot(json.loads(record.read_text(encoding="utf-8")), path)
     about = PngInfo()
     about.add_text(TEXT, said_of(name))
     with Image.open(path) as image:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from live_figures import live_markdown
+from measured_figures import measured_markdown
 
 from streamprune.registry import list_methods
 from streamprune.report.families import families_markdown
@@ -33,7 +34,9 @@ SHOWN = ("random", "stride", "pool", "fastvid", "holitom", "divprune", "vidcom2"
 def read(name: str) -> dict[str, Any]:
     """One record."""
     record: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    return record
+    # what stands beside a recipe at as many tokens is in the tables as a recipe of its own
+    own = [row for row in record.get("rows", ()) if "equal_to" not in row]
+    return record | {"rows": own} if "rows" in record else record
 
 
 def page() -> str:
@@ -126,6 +129,7 @@ def readme(text: str) -> str:
         "llm": llm_markdown(read("llm_speed")["rows"]),
         "needles": needles_markdown(read("stream_needles")),
         "live": live_markdown(read),
+        "measured": measured_markdown(read),
         "methods": methods_markdown(row for row in list_methods() if isinstance(row.target, str)),
         "losses": retention_markdown(
             losses | {"rows": [row for row in losses["rows"] if row["recipe"] in SHOWN]}
