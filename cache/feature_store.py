@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,9 +19,9 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from streamprune.cache.checksum import checksum
+from streamprune.cache.whole_file import leavings, remove_leavings, write_whole
 from streamprune.checks import check_count
 from streamprune.errors import InvalidValueError, StorageError
 
@@ -98,17 +97,10 @@ class FeatureStore:
             )
             return False
         header = {"format": _FORMAT, "about": json.dumps(about), "sum": str(checksum(held))}
-        who = f"{os.getpid()}.{threading.get_ident()}.{time.monotonic_ns()}"
-        unfinished = path.with_name(f".{path.name}.{who}")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            save_file(held, unfinished, metadata=header)
-            with unfinished.open("rb") as file:
-                os.fsync(file.fileno())
-            unfinished.replace(path)
+            write_whole(path, held, header)
         except (OSError, SafetensorError) as error:
-            with suppress(OSError):
-                unfinished.unlink()
             logger.warning("%s cannot be stored: %s", path, getattr(error, "strerror", None) or error)
             return False
         self._make_room(path)
@@ -153,10 +145,11 @@ class FeatureStore:
                         with suppress(OSError):
                             path.unlink()
                             total -= size
-                for path in self.folder.glob(f".*{_SUFFIX}.*"):
+                # other machines may share the folder: only age tells who is not at work any more
+                for path in leavings(self.folder):
                     with suppress(OSError):
                         if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                            path.unlink()
+                            remove_leavings(path)
         except (Timeout, OSError) as error:
             logger.warning("%s: no room could be made now (%s)", self.folder, error)
 

@@ -7,26 +7,22 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from streamprune.cache.checksum import checksum
+from streamprune.cache.whole_file import leavings, owner_runs, remove_leavings, write_whole
 from streamprune.errors import InvalidTypeError, SnapshotError, StorageError
 
 logger = logging.getLogger("streamprune.pipelines")
 
 _KIND = "streamprune stream"
 VERSION = 1
-_UNFINISHED = ".part"
 
 
 @dataclass(frozen=True)
@@ -63,20 +59,17 @@ def write_snapshot(path: str | Path, snapshot: Snapshot) -> None:
         storages.add(held[name].untyped_storage().data_ptr())
     about = json.dumps(snapshot.about)
     header = {"kind": _KIND, "version": str(VERSION), "about": about, "sum": str(checksum(held, about))}
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.{time.monotonic_ns()}{_UNFINISHED}")
     try:
-        save_file(held, unfinished, metadata=header)
-        _to_disk(unfinished)
-        unfinished.replace(target)
-        _to_disk(target.parent)
+        write_whole(target, held, header)
     except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            unfinished.unlink()
         raise StorageError(
             f"cannot save the stream to {str(target)!r}: {getattr(error, 'strerror', None) or error}; what "
             "was there before is untouched"
         ) from error
-    _clear_up(target)
+    # what processes that were killed while they saved have left behind
+    for path in leavings(target.parent, target.name):
+        if not owner_runs(path):
+            remove_leavings(path)
 
 
 def read_snapshot(path: str | Path) -> Snapshot:
@@ -116,31 +109,3 @@ def _path(path: object) -> Path:
     if not isinstance(path, (str, Path)) or not str(path):
         raise InvalidTypeError(f"path must be the path of a file, got {path!r}")
     return Path(path).expanduser()
-
-
-def _to_disk(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are there after a power cut too."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _clear_up(target: Path) -> None:
-    """Remove what processes that were killed while they saved have left behind."""
-    for path in target.parent.glob(f".{target.name}.*{_UNFINISHED}"):
-        owner = path.name.removesuffix(_UNFINISHED).rsplit(".", 2)[-2]
-        if owner.isdigit() and int(owner) != os.getpid() and not _runs(int(owner)):
-            with suppress(OSError):
-                path.unlink()
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -114,9 +114,10 @@ def test_what_cannot_be_written_costs_nothing_else(tmp_path: Path, caplog: pytes
 
 def test_leavings_of_killed_processes_are_cleared(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path, 10**6)
-    old, fresh = tmp_path / ".x.safetensors.1.2", tmp_path / ".y.safetensors.1.2"
+    old, fresh = tmp_path / ".x.safetensors.1.2.3.part", tmp_path / ".y.safetensors.1.2.3.part"
     for path in (old, fresh):
-        path.write_bytes(b"half")
+        path.mkdir()
+        (path / ".tmp1").write_bytes(b"half")
     os.utime(old, (1000, 1000))
     store.put("a", _tensors(0), ABOUT)
     assert (old.exists(), fresh.exists()) == (False, True), "the other may still be written"
