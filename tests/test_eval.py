@@ -232,6 +232,8 @@ def test_missing_videos_are_left_out_when_that_is_allowed(release: Path, tmp_pat
     nothing = run(*arguments, "--allow-missing")
     assert "0 questions of video-mme" in nothing
     assert "not read, 1 question apart" in nothing
+    gone = tmp_path / "set/data/N1cdUjctpG8.mp4"
+    assert f"left out, 1 question about videos that are not there: {gone}" in nothing
 
 
 def test_own_questions_without_answers_tell_of_loyalty_alone(release: Path, tmp_path: Path) -> None:

@@ -177,7 +177,8 @@ def _with_videos(
         total = len({item.video for item in items})
         shown = ", ".join(str(video).removeprefix(f"{source.path}{os.sep}") for video in missing[:_SHOWN])
         more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
-        hint = "pass allow_missing to leave out their questions" if there else "there is nothing to ask about"
+        leave = "leave out their questions with allow_missing (--allow-missing)"
+        hint = leave if there else "there is nothing to ask about"
         raise SourceNotFoundError(
             f"{benchmark.title}: {len(missing)} of {total} videos are missing below {source.path}: "
             f"{shown}{more}; {hint}"

@@ -25,6 +25,12 @@ def evaluation_tables(record: Mapping[str, Any]) -> Iterator[Table]:
 
 def evaluation_notes(record: Mapping[str, Any]) -> Iterator[str]:
     """What a reader of the tables has to know besides, one sentence each."""
+    if record.get("missing_videos"):
+        first, *others = record["missing_videos"]
+        more = f" and {len(others)} more" if others else ""
+        without = _counted(record["questions_without_video"], "question")
+        yield f"left out, {without} about videos that are not there: {first}{more}"
+    yield from record.get("left_out", ())
     for unread in record["unread"]:
         yield f"not read, {_counted(unread['questions'], 'question')} apart: {unread['reason']}"
     for name, why in record["notes"].items():
