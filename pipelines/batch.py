@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
-from streamprune.models.sampling import Sampling, read_stop
+from streamprune.models.sampling import Sampling
 from streamprune.pipelines.batch_report import BatchReport
 from streamprune.pipelines.batch_run import BatchRun, RunSettings
 from streamprune.pipelines.batch_settings import BatchSettings
@@ -73,7 +73,7 @@ def run_batch(
         num_frames=num_frames,
         fps=fps,
         max_new_tokens=max_new_tokens,
-        sampling=Sampling(temperature, top_p, top_k, repetition_penalty, seed, read_stop(stop)),
+        sampling=Sampling.read(temperature, top_p, top_k, repetition_penalty, seed, stop),
         backend=backend,
         videos_per_batch=videos_per_batch,
         cache_folder=None if cache_folder is None else str(Path(cache_folder).absolute()),

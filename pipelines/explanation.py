@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamprune.errors import InvalidTypeError
-from streamprune.models.sampling import Sampling, read_stop
+from streamprune.models.sampling import Sampling
 from streamprune.pipelines.asking import Asking
 from streamprune.pipelines.encoding import EncodedVideo, Encoding, Progress
 from streamprune.pipelines.explanation_runs import Runs
@@ -80,7 +80,7 @@ def explain(
         raise InvalidTypeError(f"question must be one text, got {type(question).__name__}")
     chosen = read_recipe(recipe, keep_ratio, keep_tokens)
     looks = FrameRequest(chosen, num_frames, fps, start_seconds, end_seconds, frames)
-    sampling = Sampling(temperature, top_p, top_k, repetition_penalty, seed, read_stop(stop))
+    sampling = Sampling.read(temperature, top_p, top_k, repetition_penalty, seed, stop)
     request = AnswerRequest((question,), chosen, options, max_new_tokens, positions, sampling)
     batch = vlm.family.frames_per_batch if frames_per_batch is None else frames_per_batch
     how = Encoding(backend, batch, progress, read_encoder(chosen))

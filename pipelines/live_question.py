@@ -10,7 +10,7 @@ from typing import Any
 from streamprune.checks import check_count, check_flag
 from streamprune.errors import UnknownNameError
 from streamprune.models.chat_template import check_question
-from streamprune.models.sampling import Sampling, read_stop
+from streamprune.models.sampling import Sampling
 
 
 @dataclass(frozen=True)
@@ -63,5 +63,5 @@ def read_question(
     check_question(text)
     check_count("max_new_tokens", max_new_tokens)
     check_flag("remember", remember)
-    sampling = Sampling(temperature, top_p, top_k, repetition_penalty, seed, read_stop(stop))
+    sampling = Sampling.read(temperature, top_p, top_k, repetition_penalty, seed, stop)
     return Question(text, max_new_tokens, sampling, remember)

@@ -16,7 +16,7 @@ from streamprune.errors import InvalidTypeError, InvalidValueError
 from streamprune.models.base import VideoFamily
 from streamprune.models.chat_template import check_question
 from streamprune.models.loading import load_model
-from streamprune.models.sampling import Sampling, read_stop
+from streamprune.models.sampling import Sampling
 from streamprune.pipelines.answers import Answer, AnswerStream, Stats
 from streamprune.pipelines.asking import Asking
 from streamprune.pipelines.chat import Chat, Decide
@@ -190,7 +190,7 @@ class VideoLLM:
         """
         chosen = read_recipe(recipe, keep_ratio, keep_tokens)
         looks = FrameRequest(chosen, num_frames, fps, start_seconds, end_seconds, frames)
-        sampling = Sampling(temperature, top_p, top_k, repetition_penalty, seed, read_stop(stop))
+        sampling = Sampling.read(temperature, top_p, top_k, repetition_penalty, seed, stop)
         request = AnswerRequest(
             read_questions(question), chosen, options, max_new_tokens, positions, sampling
         )
@@ -233,7 +233,7 @@ class VideoLLM:
         """
         chosen = read_recipe(recipe, keep_ratio, keep_tokens)
         looks = FrameRequest(chosen, num_frames, fps, start_seconds, end_seconds, frames)
-        sampling = Sampling(temperature, top_p, top_k, repetition_penalty, seed, read_stop(stop))
+        sampling = Sampling.read(temperature, top_p, top_k, repetition_penalty, seed, stop)
         request = AnswerRequest((), chosen, options, max_new_tokens, positions, sampling)
         how = self._how(chosen, backend, frames_per_batch, progress, cache)
         return Chat(Asking(self.family, request, looks, how), video, decide)

@@ -58,7 +58,7 @@ def ask(
     as_json: options.Json = False,
 ) -> None:
     """Ask a video, and see what the answer cost."""
-    from streamprune.models.sampling import Sampling, read_stop
+    from streamprune.models.sampling import Sampling
     from streamprune.pipelines.frame_request import FrameRequest
     from streamprune.pipelines.request import AnswerRequest, read_recipe
     from streamprune.readers import open_source
@@ -66,7 +66,7 @@ def ask(
     asked = _questions(questions, chat, compare)
     chosen = read_recipe(recipe, keep_ratio, keep_tokens)
     looks = FrameRequest(chosen, num_frames, fps, start_seconds, end_seconds, frames)
-    sampling = Sampling(temperature, top_p, top_k, repetition_penalty, seed, read_stop(stop))
+    sampling = Sampling.read(temperature, top_p, top_k, repetition_penalty, seed, stop)
     where = placing(positions, max_gap, text_after)
     recipes = [chosen] if compare is None else [_at_same_budget(read_recipe(compare), chosen), chosen]
     requests = [AnswerRequest(asked, one, {}, max_new_tokens, where, sampling) for one in recipes]

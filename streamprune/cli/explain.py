@@ -52,14 +52,14 @@ def explain(
     dtype: options.Dtype = None,
 ) -> None:
     """Show what was kept of a video for a question, and why the answer came out."""
-    from streamprune.models.sampling import Sampling, read_stop
+    from streamprune.models.sampling import Sampling
     from streamprune.pipelines.frame_request import FrameRequest
     from streamprune.pipelines.request import AnswerRequest, read_recipe
     from streamprune.readers import open_source
 
     chosen = read_recipe(recipe, keep_ratio, keep_tokens)
     looks = FrameRequest(chosen, num_frames, fps, start_seconds, end_seconds, frames)
-    sampling = Sampling(temperature, top_p, top_k, repetition_penalty, seed, read_stop(stop))
+    sampling = Sampling.read(temperature, top_p, top_k, repetition_penalty, seed, stop)
     where = placing(positions, max_gap, text_after)
     request = AnswerRequest((question,), chosen, {}, max_new_tokens, where, sampling)
     targets = own.checked_targets(video, {"--output": output, "--png": png, "--mp4": mp4, "--json": json})

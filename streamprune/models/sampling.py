@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from streamprune.checks import check_count, check_number, check_share
 from streamprune.errors import InvalidTypeError, InvalidValueError
@@ -66,6 +66,19 @@ class Sampling:
                 f"{' and '.join(narrowed)} narrow what words are drawn from, and at temperature 0 none is "
                 "drawn: give temperature=, e.g. 1.0"
             )
+
+    @classmethod
+    def read(
+        cls,
+        temperature: float,
+        top_p: float | None,
+        top_k: int | None,
+        repetition_penalty: float | None,
+        seed: int | None,
+        stop: object,
+    ) -> Self:
+        """As a user gives them: ``stop`` is one text, several, or None, see :func:`read_stop`."""
+        return cls(temperature, top_p, top_k, repetition_penalty, seed, read_stop(stop))
 
     def processors(self, rows: int) -> list[Any]:
         """What ``generate`` does to the likelihoods of ``rows`` answers before it takes the best word."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import streamprune
-from streamprune.errors import StorageError
+from streamprune.report.writable import whole_file
 
 
 def circumstances(command: Sequence[str]) -> dict[str, Any]:
@@ -44,15 +44,8 @@ def _processor() -> str:
 
 def write_record(path: str | Path, record: Mapping[str, Any]) -> None:
     """Write ``record`` as JSON, whole or not at all; StorageError names the file."""
-    target = Path(path)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(Path(path)) as unfinished:
         unfinished.write_text(_json(record), encoding="utf-8")
-        unfinished.replace(target)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {str(target)!r}: {error.strerror or error}") from error
 
 
 def _json(record: Mapping[str, Any]) -> str:

@@ -1,8 +1,10 @@
-"""Whether a result can be written, asked before the work that it takes."""
+"""Results in files: whether they can be written, asked before the work, and writing them whole or not."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from streamprune.errors import StorageError
@@ -24,3 +26,20 @@ def check_writable(path: str | Path) -> None:
         if isinstance(error, StorageError):
             raise
         raise StorageError(f"cannot write {str(target)!r}: {error.strerror or error}") from error
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """A file beside ``target`` that takes its place when the block ends well; StorageError names it."""
+    # the ending stays: it tells what to write
+    unfinished = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.touch()
+        yield unfinished
+        unfinished.replace(target)
+    except OSError as error:
+        raise StorageError(f"cannot write {str(target)!r}: {error.strerror or error}") from error
+    finally:
+        if unfinished.parent.is_dir():
+            unfinished.unlink(missing_ok=True)

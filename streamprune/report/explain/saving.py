@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamprune.errors import InvalidValueError, StorageError
+from streamprune.errors import InvalidValueError
+from streamprune.report.writable import check_writable, whole_file
 
 if TYPE_CHECKING:
     from streamprune.report.explain.data import Explanation
@@ -20,7 +19,7 @@ def save(explanation: Explanation, path: str | Path) -> None:
     """See :meth:`Explanation.save`."""
     target = Path(path)
     write = _writer(target)
-    with _whole(target) as unfinished:
+    with whole_file(target) as unfinished:
         write(explanation, unfinished)
 
 
@@ -32,29 +31,8 @@ def check_target(name: str, path: str | Path, ending: str) -> Path:
     target = Path(path)
     if target.suffix.lower() != ending:
         raise InvalidValueError(f"{name} must be a file name ending in {ending}, got {str(path)!r}")
-    if target.is_dir():
-        raise StorageError(f"cannot write {str(target)!r}: it is a folder; name a file in it")
-    with _whole(target, keep=False):
-        pass
+    check_writable(target)
     return target
-
-
-@contextmanager
-def _whole(target: Path, *, keep: bool = True) -> Iterator[Path]:
-    """A file beside ``target`` that takes its place when the block ends well; StorageError names it."""
-    # the ending stays: it tells what to write
-    unfinished = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.touch()
-        yield unfinished
-        if keep:
-            unfinished.replace(target)
-    except OSError as error:
-        raise StorageError(f"cannot write {str(target)!r}: {error.strerror or error}") from error
-    finally:
-        if unfinished.parent.is_dir():
-            unfinished.unlink(missing_ok=True)
 
 
 def _writer(target: Path) -> Callable[[Explanation, Path], None]:
