@@ -114,6 +114,7 @@ class Asked:
         from streamprune.budget import Budget
         from streamprune.checks import check_count
         from streamprune.pipelines.request import read_recipe
+        from streamprune.report.plot import new_figure
         from streamprune.report.writable import check_writable
 
         for name in ("limit", "num_frames", "max_new_tokens"):
@@ -128,6 +129,8 @@ class Asked:
         for path in (self.answers, self.json_file, self.plot):
             if path is not None:
                 check_writable(path)
+        if self.plot is not None:
+            new_figure()  # not to be without matplotlib after an hour
 
     def count(self) -> int:
         """How many questions of a made-up suite."""

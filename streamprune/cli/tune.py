@@ -62,7 +62,7 @@ def tune(
     if budget is not None:
         check_share("budget", budget)
     check_count("max_new_tokens", max_new_tokens)
-    _check_paths(output, journal, json_file, plot)
+    _check_paths(output, plot, journal, json_file)
     jobs = _jobs(asked or [], questions)
     kept = journal or (None if output is None else output.with_name(f".{output.name}.trials.jsonl"))
     compared = _candidates(recipe, keep_ratio, num_frames)
@@ -86,13 +86,16 @@ def tune(
         raise TargetNotMetError(_unmet(tuned, targets, output, nearest))
 
 
-def _check_paths(output: Path | None, *others: Path | None) -> None:
+def _check_paths(output: Path | None, plot: Path | None, *others: Path | None) -> None:
     """Refuse files that cannot be written, before anything is measured for them."""
+    from streamprune.report.plot import new_figure
     from streamprune.report.writable import check_writable
 
-    for path in (output, *others):
+    for path in (output, plot, *others):
         if path is not None:
             check_writable(path)
+    if plot is not None:
+        new_figure()  # not to be without matplotlib after an hour
     if output is not None and output.suffix != ".toml":
         raise InvalidValueError(
             f"--output must end in .toml, or no command would read it, got {str(output)!r}"

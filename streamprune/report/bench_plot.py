@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from streamprune.errors import InvalidValueError, MissingDependencyError, StorageError
+from streamprune.errors import InvalidValueError
 from streamprune.report.bench_table import BELOW, LABELS
+from streamprune.report.plot import new_figure, save_figure
 
 _SHOWN = (
     "decode", "preprocess", "tower", "reduce_of_ttft", "prefill", "decode_step", "ttft", "kv_bytes",
@@ -20,10 +21,7 @@ def check_plot(path: Path) -> None:
     """Raise InvalidValueError unless ``path`` names a picture, MissingDependencyError without matplotlib."""
     if path.suffix not in FORMATS:
         raise InvalidValueError(f"plot must end in {' or '.join(FORMATS)}, got {str(path)!r}")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError.extra("matplotlib", "plot", "drawing the plot") from error
+    new_figure()
 
 
 def plot_end_to_end(record: Mapping[str, Any], path: Path) -> None:
@@ -32,21 +30,16 @@ def plot_end_to_end(record: Mapping[str, Any], path: Path) -> None:
     Raises StorageError when the file cannot be written; see :func:`check_plot`.
     """
     check_plot(path)
-    from matplotlib.figure import Figure
-
     subjects: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for row in record["rows"]:
         subjects.setdefault((row["model"], row["batch"]), []).append(row)
-    figure = Figure(figsize=(11, 3.6 * len(subjects) + 0.6), layout="constrained")
+    figure = new_figure(11, 3.6 * len(subjects) + 0.6)
     every = figure.subplots(len(subjects), 1, squeeze=False)[:, 0]
     for axes, ((model, batch), rows) in zip(every, subjects.items(), strict=True):
         _draw(axes, rows)
         axes.set_title(f"{model}, batch {batch}, {rows[0]['tokens_in']} visual tokens")
     figure.suptitle(f"Ratio to stock; times are {record['clock']}; lines are intervals of the median")
-    try:
-        figure.savefig(path, dpi=120)
-    except OSError as error:
-        raise StorageError(f"cannot write the plot {str(path)!r}: {error.strerror or error}") from error
+    save_figure(figure, path)
 
 
 def _draw(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from streamprune.errors import MissingDependencyError, StorageError
+from streamprune.report.plot import new_figure, save_figure
 
 Row = Mapping[str, Any]
 
@@ -82,11 +82,7 @@ def plot_pareto(record: Mapping[str, Any], path: str | Path) -> None:
 
     Raises MissingDependencyError without matplotlib, StorageError when the file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError.extra("matplotlib", "plot", "drawing the plot") from error
-    figure = Figure(figsize=(9, 6), layout="constrained")
+    figure = new_figure()
     axes = figure.subplots()
     front = {row["id"] for row in pareto_front(record["rows"])}
     for number, recipe in enumerate(dict.fromkeys(row["recipe"] for row in record["rows"])):
@@ -108,11 +104,7 @@ def plot_pareto(record: Mapping[str, Any], path: str | Path) -> None:
     axes.set_ylabel("points lost")
     axes.set_title(f"{record['questions']} questions; filled: beaten by none, circled: chosen")
     axes.legend(fontsize=7)
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
-        raise StorageError(f"cannot write the plot {str(path)!r}: {error}") from error
+    save_figure(figure, path)
 
 
 def _draw(axes: Any, rows: Sequence[Row], front: set[str], color: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from streamprune.errors import MissingDependencyError, StorageError
+from streamprune.report.plot import new_figure, save_figure
 
 Rows = Sequence[Mapping[str, Any]]
 GROUPS = ("needle", "main", "global")
@@ -105,13 +105,7 @@ def plot_retention(record: Mapping[str, Any], path: str | Path) -> None:
 
     Raises MissingDependencyError without matplotlib, StorageError when the file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError(
-            "drawing the plot needs matplotlib: pip install 'streamprune[plot]'"
-        ) from error
-    figure = Figure(figsize=(9, 6), layout="constrained")
+    figure = new_figure()
     axes = figure.subplots()
     for number, recipe in enumerate(dict.fromkeys(row["recipe"] for row in record["rows"])):
         _draw(axes, [row for row in record["rows"] if row["recipe"] == recipe], number)
@@ -130,11 +124,7 @@ def plot_retention(record: Mapping[str, Any], path: str | Path) -> None:
     axes.set_ylabel("questions right, %")
     axes.set_title(f"Embedded world, {record['questions']} questions about {record['frames']}-frame clips")
     axes.legend(fontsize=6, ncols=2, loc="center left", bbox_to_anchor=(1, 0.5))
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
-        raise StorageError(f"cannot write the plot {str(path)!r}: {error}") from error
+    save_figure(figure, path)
 
 
 def _draw(axes: Any, rows: Rows, number: int) -> None:
